@@ -1,0 +1,160 @@
+//! Objects in deposited frames: one object, one frame, returned to its pool when the last user is gone.
+
+use core::{
+    fmt,
+    ops::{Deref, DerefMut},
+    ptr::NonNull,
+    sync::atomic::{AtomicU32, Ordering, fence},
+};
+
+use crate::{
+    addr::{Hpa, PAGE_SIZE},
+    mem::{Frame, NoMemory, PoolId, direct, physical},
+};
+
+#[repr(C)]
+struct Boxed<T> {
+    value: T,
+    pool: PoolId,
+}
+
+/// A value that owns the frame it lives in.
+pub struct PageBox<T>(NonNull<Boxed<T>>);
+
+// SAFETY: a `PageBox` owns its value as a `Box` does.
+unsafe impl<T: Send> Send for PageBox<T> {}
+// SAFETY: as above; a shared `PageBox` gives only `&T`.
+unsafe impl<T: Sync> Sync for PageBox<T> {}
+
+impl<T> PageBox<T> {
+    const FITS: () = assert!(size_of::<Boxed<T>>() <= PAGE_SIZE && align_of::<Boxed<T>>() <= PAGE_SIZE);
+
+    /// Puts `value` into a frame of `pool`.
+    ///
+    /// # Errors
+    /// The pool is empty; `value` is dropped.
+    pub fn new(pool: PoolId, value: T) -> Result<Self, NoMemory> {
+        let () = Self::FITS;
+        let frame = pool.get().take()?;
+        let place = direct::<Boxed<T>>(frame.hpa());
+        // SAFETY: the frame is owned, page-aligned and large enough (`FITS`).
+        unsafe { place.write(Boxed { value, pool }) };
+        // SAFETY: the direct map has no address 0.
+        Ok(Self(unsafe { NonNull::new_unchecked(place) }))
+    }
+
+    /// The physical address of the value, for hardware that is given it.
+    pub fn hpa(&self) -> Hpa {
+        physical(self.0.as_ptr())
+    }
+}
+
+impl<T> Deref for PageBox<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: the pointer is valid and uniquely owned for the life of `self`.
+        &unsafe { self.0.as_ref() }.value
+    }
+}
+
+impl<T> DerefMut for PageBox<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as in `deref`, and `self` is borrowed exclusively.
+        &mut unsafe { self.0.as_mut() }.value
+    }
+}
+
+impl<T> Drop for PageBox<T> {
+    fn drop(&mut self) {
+        // SAFETY: the value is initialised and is not used again.
+        let pool = unsafe { self.0.as_ref() }.pool;
+        // SAFETY: as above; dropped exactly once, here.
+        unsafe { self.0.as_ptr().drop_in_place() };
+        pool.get().put(Frame::from_owned(self.hpa()));
+    }
+}
+
+#[repr(C)]
+struct Counted<T> {
+    value: T,
+    pool: PoolId,
+    users: AtomicU32,
+}
+
+/// A shared value that owns the frame it lives in: an `Arc` without a heap.
+pub struct PageArc<T>(NonNull<Counted<T>>);
+
+// SAFETY: as for `Arc`: the value is shared between threads and dropped on any of them.
+unsafe impl<T: Send + Sync> Send for PageArc<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send + Sync> Sync for PageArc<T> {}
+
+impl<T> PageArc<T> {
+    const FITS: () = assert!(size_of::<Counted<T>>() <= PAGE_SIZE && align_of::<Counted<T>>() <= PAGE_SIZE);
+
+    /// Puts `value` into a frame of `pool`, with one user.
+    ///
+    /// # Errors
+    /// The pool is empty; `value` is dropped.
+    pub fn new(pool: PoolId, value: T) -> Result<Self, NoMemory> {
+        let () = Self::FITS;
+        let frame = pool.get().take()?;
+        let place = direct::<Counted<T>>(frame.hpa());
+        // SAFETY: the frame is owned, page-aligned and large enough (`FITS`).
+        unsafe { place.write(Counted { value, pool, users: AtomicU32::new(1) }) };
+        // SAFETY: the direct map has no address 0.
+        Ok(Self(unsafe { NonNull::new_unchecked(place) }))
+    }
+
+    fn counted(&self) -> &Counted<T> {
+        // SAFETY: the value lives while any `PageArc` to it does.
+        unsafe { self.0.as_ref() }
+    }
+
+    /// How many users there are; a snapshot that others may change.
+    pub fn users(&self) -> u32 {
+        self.counted().users.load(Ordering::Acquire)
+    }
+
+    /// Whether both are the same object.
+    pub fn is(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
+impl<T> Clone for PageArc<T> {
+    fn clone(&self) -> Self {
+        // Relaxed: a new user is made from an existing one, which keeps the value alive.
+        self.counted().users.fetch_add(1, Ordering::Relaxed);
+        Self(self.0)
+    }
+}
+
+impl<T> Deref for PageArc<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.counted().value
+    }
+}
+
+impl<T> Drop for PageArc<T> {
+    fn drop(&mut self) {
+        // Release pairs with the Acquire fence of the last user: all uses come before the drop.
+        if self.counted().users.fetch_sub(1, Ordering::Release) != 1 {
+            return;
+        }
+        fence(Ordering::Acquire);
+        let pool = self.counted().pool;
+        // SAFETY: this was the last user, so the value is dropped exactly once.
+        unsafe { self.0.as_ptr().drop_in_place() };
+        pool.get().put(Frame::from_owned(physical(self.0.as_ptr())));
+    }
+}
+
+impl<T: fmt::Debug> fmt::Debug for PageArc<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}

@@ -1,0 +1,61 @@
+//! CPUID of a child.
+
+use core::sync::atomic::Ordering;
+
+use hal::virt::{RAX, RBX, RCX, RDX, Register};
+use model::{
+    cpuid::{Child, Mirrored},
+    lapic::Mode,
+};
+use tlfs::vp::CpuidResult;
+
+use super::{ChildCpu, Next, RESUME, synthetic::shows_hypervisor};
+use crate::{
+    root::cpuid::{host, set_result},
+    vp::{Context, Vp},
+};
+
+const CR4_OSXSAVE: u64 = 1 << 18;
+const CR4_PKE: u64 = 1 << 22;
+
+impl ChildCpu<'_> {
+    /// Carries out the CPUID that exited, or leaves it to the parent.
+    pub(super) fn cpuid(&mut self) -> Next {
+        let gprs = self.ctx.vcpu.gprs();
+        let asked = [gprs[RAX], gprs[RBX], gprs[RCX], gprs[RDX]];
+        let (leaf, subleaf) = (gprs[RAX] as u32, gprs[RCX] as u32);
+        let result = values(self.vp, self.ctx, leaf, subleaf, true);
+        if self.vp.partition.intercepts.has_leaf(leaf) {
+            let CpuidResult { eax, ebx, ecx, edx } = result;
+            let message = self.facts(2).cpuid(asked, [eax, ebx, ecx, edx]);
+            return self.report(&message);
+        }
+        set_result(&mut self.ctx.vcpu, result);
+        RESUME
+    }
+}
+
+/// What CPUID returns to a VP: with what its parent registered, or by itself.
+///
+/// The sizes in leaf 0xD are those for the XCR0 in force on this LP, which is the VP's while it is dispatched.
+pub fn values(vp: &Vp, ctx: &Context, leaf: u32, subleaf: u32, with_overrides: bool) -> CpuidResult {
+    let partition = &vp.partition;
+    let cr4 = ctx.vcpu.get(Register::Cr4);
+    let mirrored = Mirrored {
+        osxsave: cr4 & CR4_OSXSAVE != 0,
+        pke: cr4 & CR4_PKE != 0,
+        apic: vp.lapic.lock().mode() != Mode::Disabled,
+    };
+    let profile = *partition.profile.lock();
+    let per_socket = partition.properties.processors_per_socket.load(Ordering::Relaxed);
+    let all = partition.vp_count();
+    let child = Child {
+        profile: Some(&profile).filter(|_| shows_hypervisor(partition)),
+        allowed: &partition.allowed,
+        processors: u32::try_from(per_socket).ok().filter(|&n| n != 0).unwrap_or(all),
+        apic_id: vp.index.0,
+        mirrored,
+        overrides: Some(&ctx.extra.overrides).filter(|_| with_overrides),
+    };
+    child.cpuid(leaf, subleaf, host)
+}

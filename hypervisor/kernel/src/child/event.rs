@@ -1,0 +1,254 @@
+//! What interrupts a VP: its local APIC, NMIs, start-up, timers and SynIC messages.
+
+use core::sync::atomic::Ordering;
+
+use hal::{
+    addr::{Gpa, Hpa},
+    mem::foreign,
+    virt::{Event, Register, Segment, SegmentName},
+};
+use model::{
+    lapic::{Deadline, Trigger},
+    synic::{MessagePage, Offer, Page, Signal},
+};
+use tlfs::{
+    SintIndex,
+    synic::{HvMessage, MESSAGE_FLAGS_OFFSET, MessageFlags, MessageType, SLOT_SIZE},
+};
+use zerocopy::IntoBytes;
+
+use super::{ChildCpu, Next, RESUME};
+use crate::{
+    hypercall::Unmapped,
+    partition::Partition,
+    timer,
+    vp::{Activity, Vp, guest_tsc},
+};
+
+impl ChildCpu<'_> {
+    /// Whether there is what ends a wait: an NMI, or an interrupt, for which HLT needs the interrupt flag and guest
+    /// idle does not (TLFS virtual-processors, "Virtual Processor Idle Sleep State").
+    pub(super) fn has_pending_event(&mut self) -> bool {
+        const INTERRUPT_FLAG: u64 = 1 << 9;
+        let nmi = self.ctx.nmi_pending && !self.ctx.nmi_masked;
+        let is_enabled = self.ctx.vcpu.get(Register::Rflags) & INTERRUPT_FLAG != 0;
+        let takes_interrupts = is_enabled || self.ctx.activity == Activity::Idle;
+        let interrupt = || self.vp.external().is_some() || self.vp.lapic.lock().pending().is_some();
+        nmi || self.ctx.vcpu.has_event() || takes_interrupts && interrupt()
+    }
+
+    /// Puts the most urgent event into the VP, or asks to be told when it can take one.
+    pub(super) fn offer_events(&mut self) {
+        let ctx = &mut *self.ctx;
+        if ctx.nmi_pending && !ctx.nmi_masked && !ctx.vcpu.has_event() && !ctx.vcpu.has_interrupt_shadow() {
+            ctx.vcpu.inject(Event::Nmi);
+            ctx.nmi_pending = false;
+            ctx.nmi_masked = true;
+            ctx.vcpu.exit_on_iret(true);
+        }
+        let mut lapic = self.vp.lapic.lock();
+        let pending = lapic.pending();
+        let mut window = pending.is_some();
+        if let Some(vector) = pending.filter(|_| ctx.vcpu.is_interruptible()) {
+            if self.vp.is_auto_eoi(vector) {
+                lapic.acknowledge_auto_eoi(vector);
+            } else {
+                lapic.acknowledge(vector);
+            }
+            ctx.vcpu.inject(Event::Interrupt(vector));
+            window = false;
+        }
+        ctx.task_priority = lapic.cr8();
+        drop(lapic);
+        if let (None, Some(vector)) = (pending, self.vp.external()) {
+            window = !ctx.vcpu.is_interruptible();
+            if !window {
+                self.vp.set_external(None);
+                ctx.vcpu.inject(Event::Interrupt(vector));
+            }
+        }
+        ctx.vcpu.set_task_priority(ctx.task_priority);
+        if window != ctx.has_window {
+            ctx.has_window = window;
+            ctx.vcpu.set_interrupt_window(window);
+        }
+    }
+
+    /// The guest writes CR8 without an exit: the APIC learns of it here.
+    pub(super) fn follow_task_priority(&mut self) {
+        let cr8 = self.ctx.vcpu.task_priority();
+        if cr8 != self.ctx.task_priority {
+            self.ctx.task_priority = cr8;
+            // Four bits, all of which are valid.
+            let _ = self.vp.lapic.lock().set_cr8(u64::from(cr8));
+        }
+    }
+
+    /// INIT: a state as after RESET that waits for a start-up IPI (SDM 3A §11.4.7.3).
+    pub(super) fn init(&mut self) {
+        self.ctx.vcpu.init();
+        self.ctx.has_window = false;
+        self.ctx.nmi_masked = false;
+        self.ctx.nmi_pending = false;
+        self.vp.lapic.lock().reset_init();
+        self.ctx.activity = if self.vp.index.0 == 0 { Activity::Running } else { Activity::WaitForStartup };
+    }
+
+    /// A start-up IPI: real mode at `vector` << 12.
+    pub(super) fn start(&mut self, vector: u8) {
+        let code = Segment {
+            selector: u16::from(vector) << 8,
+            attributes: 0x9b,
+            limit: 0xffff,
+            base: u64::from(vector) << 12,
+        };
+        self.vcpu().set_segment(SegmentName::Cs, code);
+        self.vcpu().set(Register::Rip, 0);
+        self.ctx.activity = Activity::Running;
+    }
+
+    /// Expires what is due and returns when the next timer is, as a TSC value.
+    pub(super) fn expire_timers(&mut self) -> u64 {
+        let now = guest_tsc();
+        self.expire_lapic(now).min(self.expire_synthetic(now))
+    }
+
+    fn expire_lapic(&mut self, now: u64) -> u64 {
+        let mut lapic = self.vp.lapic.lock();
+        let deadline = |deadline| match deadline {
+            Some(Deadline::Clock(at) | Deadline::Tsc(at)) => at,
+            None => timer::NEVER,
+        };
+        let next = deadline(lapic.timer_deadline());
+        if next > now {
+            return next;
+        }
+        // The APIC's clock is the TSC, so both kinds compare with the same value.
+        lapic.timer_expire(now);
+        lapic.tsc_expire(now);
+        // A guest may ask for a period shorter than its own handler: it gets no more than one interrupt an exit.
+        deadline(lapic.timer_deadline()).max(now + MIN_PERIOD)
+    }
+
+    fn expire_synthetic(&mut self, now: u64) -> u64 {
+        let Some(due) = self.ctx.extra.timers.deadline() else { return timer::NEVER };
+        let clock = *self.vp.partition.clock.lock();
+        let at = clock.tsc_at(due);
+        if at > now {
+            return at;
+        }
+        let vp = self.vp;
+        let raise = |vector| {
+            vp.lapic.lock().request(vector, Trigger::Edge);
+        };
+        self.ctx.messages_wait |= self.ctx.extra.timers.expire(clock.at(now), raise);
+        let next = self.ctx.extra.timers.deadline();
+        next.map_or(timer::NEVER, |due| clock.tsc_at(due).max(now + MIN_PERIOD))
+    }
+
+    /// Moves messages that wait into the message page. If that is not mapped, the root has to map it first.
+    pub(super) fn deliver_messages(&mut self) -> Next {
+        let vp = self.vp;
+        let mut synic = vp.synic.lock();
+        if synic.takes_messages() {
+            let gpa = Gpa::from_page(synic.page(Page::Messages).gpa_page_number());
+            let Some(mut page) = GuestPage::new(&vp.partition, gpa) else {
+                drop(synic);
+                return self.need(Unmapped { gpa, write: true });
+            };
+            let now = vp.partition.clock.lock().at(guest_tsc());
+            self.ctx.extra.timers.deliver(now, |sint, message| match synic.offer(&mut page, sint, message) {
+                Offer::Delivered(signal) => {
+                    vp.raise(signal);
+                    true
+                }
+                Offer::Busy | Offer::Off => false,
+            });
+            synic.scan(&mut page, |_, signal| vp.raise(signal));
+        }
+        drop(synic);
+        self.ctx.messages_wait = false;
+        RESUME
+    }
+}
+
+/// The shortest time between two expiries of a timer: about what an exit takes.
+const MIN_PERIOD: u64 = 4096;
+
+impl Vp {
+    /// Raises the interrupt that goes with a SynIC message or event. The caller wakes the VP if it is another's.
+    pub fn raise(&self, signal: Signal) {
+        if let Signal::Interrupt { vector, auto_eoi } = signal {
+            self.set_auto_eoi(vector, auto_eoi);
+            self.lapic.lock().request(vector, Trigger::Edge);
+        }
+    }
+
+    fn set_auto_eoi(&self, vector: u8, on: bool) {
+        let (word, bit) = (&self.auto_eoi[usize::from(vector / 64)], 1u64 << (vector % 64));
+        if on {
+            word.fetch_or(bit, Ordering::Relaxed);
+        } else {
+            word.fetch_and(!bit, Ordering::Relaxed);
+        }
+    }
+
+    fn is_auto_eoi(&self, vector: u8) -> bool {
+        self.auto_eoi[usize::from(vector / 64)].load(Ordering::Relaxed) >> (vector % 64) & 1 != 0
+    }
+}
+
+/// A page of the child's memory that the hypervisor reads and writes on the child's behalf.
+pub struct GuestPage<'a> {
+    partition: &'a Partition,
+    gpa: Gpa,
+}
+
+impl<'a> GuestPage<'a> {
+    /// The page at `gpa`, if it is mapped writable now. Should it be unmapped later, accesses do nothing.
+    pub fn new(partition: &'a Partition, gpa: Gpa) -> Option<Self> {
+        partition.space.translate(gpa).filter(|translation| translation.access.write)?;
+        Some(Self { partition, gpa })
+    }
+
+    fn with<R>(&self, offset: usize, access: impl FnOnce(Hpa) -> Option<R>) -> Option<R> {
+        let at = Gpa(self.gpa.0 + offset as u64);
+        self.partition.space.with(at, |t| if t.access.write { access(t.hpa) } else { None })?
+    }
+
+    /// Sets bits of an aligned quadword. Returns those that were clear.
+    pub fn set_bits(&self, offset: usize, bits: u64) -> u64 {
+        let attempt = |hpa| {
+            loop {
+                let old = foreign::read_value::<u64>(hpa).ok()?;
+                if foreign::set_bits(hpa, old, bits).ok()? {
+                    return Some(bits & !old);
+                }
+            }
+        };
+        self.with(offset, attempt).unwrap_or(0)
+    }
+}
+
+impl MessagePage for GuestPage<'_> {
+    fn message_type(&self, sint: SintIndex) -> MessageType {
+        // A page that is gone takes nothing: it looks like a full slot.
+        let word = self.with(sint.0 as usize * SLOT_SIZE, |hpa| foreign::read_value(hpa).ok());
+        word.map_or(MessageType::TIMER_EXPIRED, MessageType)
+    }
+
+    fn write(&mut self, sint: SintIndex, message: &HvMessage) {
+        let start = sint.0 as usize * SLOT_SIZE;
+        // The type goes last, since the guest takes the message as soon as it sees one.
+        let (kind, rest) = message.as_bytes().split_at(size_of::<MessageType>());
+        let _ = self.with(start + kind.len(), |hpa| foreign::write(hpa, rest).ok());
+        core::sync::atomic::fence(Ordering::Release);
+        let _ = self.with(start, |hpa| foreign::write(hpa, kind).ok());
+    }
+
+    fn set_pending(&mut self, sint: SintIndex) {
+        let flag = u64::from(MessageFlags::new().with_message_pending(true).into_bits());
+        self.set_bits(sint.0 as usize * SLOT_SIZE, flag << (8 * MESSAGE_FLAGS_OFFSET));
+        core::sync::atomic::fence(Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,281 @@
+//! The hypercall dispatcher: a table row for each call, and the one path that every call takes.
+//!
+//! Parameters are copied in before the handler runs and results are copied out after it, so a handler never sees
+//! memory that its caller can change. A rep call that stops early is made again with a moved start index, from the
+//! caller's own instruction: pending interrupts come between, and the caller sees one call.
+
+pub mod device;
+pub mod intercept;
+pub mod memory;
+pub mod partition;
+pub mod port;
+pub mod property;
+pub mod registers;
+pub mod state;
+pub mod stats;
+pub mod system;
+mod table;
+pub mod vp;
+
+pub use table::root_table;
+
+use hal::{
+    addr::{Gpa, PAGE_SIZE},
+    virt::{R8, RAX, RCX, RDX, Vcpu},
+};
+use model::call::{CallSpec, Plan, resume};
+use tlfs::{CallCode, HvStatus, HypercallInput, HypercallOutput, partition::Privileges};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+/// How many list elements a rep call works on before it lets interrupts in.
+pub const REPS_AT_ONCE: usize = 64;
+
+/// No partition has guest-physical addresses from here on.
+pub const GPA_LIMIT: u64 = 1 << 48;
+
+/// The parameters' copies, one pair for each LP: too large for a stack frame that is entered often.
+pub struct Buffers {
+    input: [u8; PAGE_SIZE],
+    output: [u8; PAGE_SIZE],
+}
+
+impl Buffers {
+    /// Empty buffers.
+    pub const fn new() -> Self {
+        Self { input: [0; PAGE_SIZE], output: [0; PAGE_SIZE] }
+    }
+}
+
+/// A guest address that a call needs and that leads nowhere now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unmapped {
+    /// The address.
+    pub gpa: Gpa,
+    /// It was to be written.
+    pub write: bool,
+}
+
+/// The virtual processor that makes a call.
+pub trait Caller {
+    /// Its hardware state.
+    fn vcpu(&mut self) -> &mut Vcpu;
+    /// What its partition may do.
+    fn privileges(&self) -> Privileges;
+    /// Copies from its memory.
+    ///
+    /// # Errors
+    /// Nothing can be read there.
+    fn read(&mut self, gpa: Gpa, into: &mut [u8]) -> Result<(), Unmapped>;
+    /// Copies to its memory.
+    ///
+    /// # Errors
+    /// Nothing can be written there.
+    fn write(&mut self, gpa: Gpa, from: &[u8]) -> Result<(), Unmapped>;
+}
+
+/// One call in progress: its parameters, and how far it got.
+pub struct Call<'a> {
+    plan: Plan,
+    input: &'a [u8],
+    output: &'a mut [u8],
+    done: usize,
+}
+
+impl Call<'_> {
+    /// The fixed input.
+    ///
+    /// # Errors
+    /// The table row does not fit the type: a bug of ours that must not become a panic.
+    pub fn header<T: FromBytes + KnownLayout + Immutable>(&self) -> Result<T, HvStatus> {
+        self.at(self.plan.header().start)
+    }
+
+    /// A value at `offset` in the input.
+    ///
+    /// # Errors
+    /// The input ends before it.
+    pub fn at<T: FromBytes + KnownLayout + Immutable>(&self, offset: usize) -> Result<T, HvStatus> {
+        let bytes = self.input.get(offset..).ok_or(HvStatus::INVALID_HYPERCALL_INPUT)?;
+        T::read_from_prefix(bytes).map(|(value, _)| value).map_err(|_| HvStatus::INVALID_HYPERCALL_INPUT)
+    }
+
+    /// The variable header.
+    pub fn variable(&self) -> &[u8] {
+        self.input.get(self.plan.variable()).unwrap_or_default()
+    }
+
+    /// List element `rep`.
+    ///
+    /// # Errors
+    /// As [`Self::header`].
+    pub fn element<T: FromBytes + KnownLayout + Immutable>(&self, rep: usize) -> Result<T, HvStatus> {
+        self.at(self.plan.element(rep).start)
+    }
+
+    /// The elements to work on now: at most [`REPS_AT_ONCE`].
+    pub fn batch(&self) -> core::ops::Range<usize> {
+        let reps = self.plan.reps();
+        reps.start..reps.end.min(reps.start + REPS_AT_ONCE)
+    }
+
+    /// All elements that are still to be done.
+    pub fn reps(&self) -> core::ops::Range<usize> {
+        self.plan.reps()
+    }
+
+    /// Records that the elements before `rep` are done.
+    pub fn set_done(&mut self, rep: usize) {
+        self.done = rep;
+    }
+
+    /// Sets the fixed output.
+    pub fn set_output<T: IntoBytes + Immutable>(&mut self, value: &T) {
+        self.put(self.plan.output().start, value.as_bytes());
+    }
+
+    /// Sets output element `rep`.
+    pub fn set_output_element<T: IntoBytes + Immutable>(&mut self, rep: usize, value: &T) {
+        self.put(self.plan.output_element(rep).start, value.as_bytes());
+    }
+
+    fn put(&mut self, start: usize, bytes: &[u8]) {
+        if let Some(place) = self.output.get_mut(start..start + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+    }
+}
+
+/// What a handler returns: nothing, or the status for the caller.
+pub type Outcome = Result<(), HvStatus>;
+
+/// A row of the table.
+pub struct Row<C> {
+    /// The call's parameters.
+    pub spec: CallSpec,
+    /// What the caller's partition must be allowed to do.
+    pub privilege: Privileges,
+    /// What happens.
+    pub handler: fn(&mut C, &mut Call) -> Outcome,
+}
+
+/// A row.
+pub const fn row<C>(
+    spec: CallSpec,
+    privilege: Privileges,
+    handler: fn(&mut C, &mut Call) -> Outcome,
+) -> Option<Row<C>> {
+    Some(Row { spec, privilege, handler })
+}
+
+/// Carries out the call that `caller` made by the hypercall instruction.
+///
+/// # Errors
+/// A parameter's address is not mapped; the instruction is to be made again once it is.
+pub fn execute<C: Caller>(
+    caller: &mut C,
+    buffers: &mut Buffers,
+    table: fn(CallCode) -> Option<Row<C>>,
+) -> Result<(), Unmapped> {
+    let gprs = caller.vcpu().gprs();
+    let (control, input, output) = (HypercallInput::from_bits(gprs[RCX]), gprs[RDX], gprs[R8]);
+    let (status, done) = match call(caller, buffers, table, control, [input, output]) {
+        Ok((status, done)) => (status, done),
+        Err(Failure::Status(status)) => (status, control.rep_start()),
+        Err(Failure::Unmapped(unmapped)) => return Err(unmapped),
+    };
+    let vcpu = caller.vcpu();
+    if status == HvStatus::SUCCESS && done < control.rep_count() {
+        vcpu.gprs_mut()[RCX] = resume(control, done).into_bits();
+        return Ok(());
+    }
+    vcpu.gprs_mut()[RAX] = HypercallOutput::result(status, done).into_bits();
+    vcpu.skip_instruction(3);
+    Ok(())
+}
+
+enum Failure {
+    Status(HvStatus),
+    Unmapped(Unmapped),
+}
+
+impl From<HvStatus> for Failure {
+    fn from(status: HvStatus) -> Self {
+        Self::Status(status)
+    }
+}
+
+impl From<Unmapped> for Failure {
+    fn from(unmapped: Unmapped) -> Self {
+        Self::Unmapped(unmapped)
+    }
+}
+
+fn call<C: Caller>(
+    caller: &mut C,
+    buffers: &mut Buffers,
+    table: fn(CallCode) -> Option<Row<C>>,
+    control: HypercallInput,
+    [input, output]: [u64; 2],
+) -> Result<(HvStatus, usize), Failure> {
+    let row = table(control.call()).ok_or(HvStatus::INVALID_HYPERCALL_CODE)?;
+    if !caller.privileges().contains(row.privilege) {
+        return Err(HvStatus::ACCESS_DENIED.into());
+    }
+    let plan = row.spec.plan(control)?;
+    let (input_bytes, output_bytes) = (plan.input_bytes(), plan.output_bytes());
+    let copy = buffers.input.get_mut(..input_bytes.max(16)).ok_or(HvStatus::INVALID_HYPERCALL_INPUT)?;
+    if plan.is_fast() {
+        for (place, word) in copy.chunks_exact_mut(8).zip([input, output]) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+    } else {
+        plan.check_addresses(input, output)?;
+        let beyond = |address: u64, bytes: usize| bytes != 0 && address >= GPA_LIMIT;
+        if beyond(input, input_bytes) || beyond(output, output_bytes) {
+            return Err(HvStatus::INVALID_ALIGNMENT.into());
+        }
+        if let Some(copy) = copy.get_mut(..input_bytes).filter(|c| !c.is_empty()) {
+            caller.read(Gpa(input), copy)?;
+        }
+    }
+    let result = buffers.output.get_mut(..output_bytes).unwrap_or_default();
+    result.fill(0);
+    let start = control.rep_start();
+    let mut call = Call { plan, input: copy, output: result, done: start };
+    let status = (row.handler)(caller, &mut call).err().unwrap_or(HvStatus::SUCCESS);
+    let done = call.done;
+    copy_out(caller, &plan, &buffers.output, Gpa(output), status, start..done)?;
+    Ok((status, done))
+}
+
+/// Writes the results: the fixed output of a call that succeeded, and the elements that were done.
+fn copy_out<C: Caller>(
+    caller: &mut C,
+    plan: &Plan,
+    buffer: &[u8],
+    output: Gpa,
+    status: HvStatus,
+    done: core::ops::Range<usize>,
+) -> Result<(), Failure> {
+    if status == HvStatus::SUCCESS {
+        write_range(caller, buffer, output, plan.output())?;
+    }
+    if !done.is_empty() {
+        let elements = plan.output_element(done.start).start..plan.output_element(done.end).start;
+        write_range(caller, buffer, output, elements)?;
+    }
+    Ok(())
+}
+
+fn write_range<C: Caller>(
+    caller: &mut C,
+    buffer: &[u8],
+    output: Gpa,
+    range: core::ops::Range<usize>,
+) -> Result<(), Failure> {
+    let start = range.start as u64;
+    match buffer.get(range) {
+        Some(bytes) if !bytes.is_empty() => Ok(caller.write(Gpa(output.0 + start), bytes)?),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,71 @@
+//! Mapping of statistics pages: whose page a call means.
+
+use hal::lp::{self, LpIndex};
+use model::call::CallSpec;
+use tlfs::{
+    CallCode, HvStatus, PartitionId,
+    stats::{MapStatsPageOutput, StatsArea, StatsObjectType, StatsPageInput},
+};
+
+use super::{Call, Outcome};
+use crate::{
+    partition::{self, VpRef},
+    root::{self, RootCpu, root},
+    stats::{self, Object},
+};
+
+/// `HvCallMapStatsPage`.
+pub const MAP: CallSpec = CallSpec::simple(size_of::<StatsPageInput>(), size_of::<MapStatsPageOutput>());
+
+/// Gives the root a page of statistics. Without memory for it the root deposits a page and asks again, so it gets
+/// back a page of its own, as it expects (`Linux drivers/hv/mshv_root_hv_call.c:hv_call_map_stats_page`).
+pub fn map(_: &mut RootCpu, call: &mut Call) -> Outcome {
+    let map_location = match target(call)? {
+        Target::Object(object) => stats::map(object)?,
+        Target::ChildVp(vp) => stats::map_vp(&vp)?,
+    };
+    call.set_output(&MapStatsPageOutput { map_location });
+    Ok(())
+}
+
+/// `HvCallUnmapStatsPage`.
+pub const UNMAP: CallSpec = CallSpec::simple(size_of::<StatsPageInput>(), 0);
+
+/// Takes a page of statistics back, into the root's pool.
+pub fn unmap(_: &mut RootCpu, call: &mut Call) -> Outcome {
+    match target(call)? {
+        Target::Object(object) => stats::unmap(object),
+        Target::ChildVp(vp) => stats::unmap_vp(&vp),
+    }
+}
+
+enum Target {
+    Object(Object),
+    ChildVp(VpRef),
+}
+
+fn target(call: &Call) -> Result<Target, HvStatus> {
+    let StatsPageInput { object_type, identity, .. } = call.header()?;
+    if identity.area != StatsArea::SELF {
+        // To Linux this status says that there is no such area.
+        return Err(HvStatus::INVALID_PARAMETER);
+    }
+    let id = identity.partition_id();
+    let of_root = matches!(id, PartitionId::SELF | root::ID);
+    let child = || partition::find_for(id, CallCode::MAP_STATS_PAGE);
+    Ok(Target::Object(match object_type {
+        StatsObjectType::HYPERVISOR => Object::Hypervisor,
+        StatsObjectType::LOGICAL_PROCESSOR => {
+            let lp = LpIndex(identity.lp_index().0);
+            lp::apic_id(lp).map(|_| Object::Lp(lp)).ok_or(HvStatus::INVALID_LP_INDEX)?
+        }
+        StatsObjectType::PARTITION if of_root => Object::Partition(root::ID),
+        StatsObjectType::PARTITION => Object::Partition(child()?.id),
+        StatsObjectType::VP if of_root => {
+            let vp = root().vps.get(identity.vp_index.0 as usize);
+            vp.map(|_| Object::RootVp(identity.vp_index)).ok_or(HvStatus::INVALID_VP_INDEX)?
+        }
+        StatsObjectType::VP => return Ok(Target::ChildVp(child()?.vp(identity.vp_index)?)),
+        _ => return Err(HvStatus::INVALID_PARAMETER),
+    }))
+}

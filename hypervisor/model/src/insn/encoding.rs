@@ -1,0 +1,262 @@
+//! Prefixes, ModRM, SIB, displacements and immediates (APM 3 chapter 1).
+
+use super::{DecodeError, Decoded, MAX_LENGTH, Mode, Operation, Register, Registers};
+
+/// The bytes of one instruction and how many of them have been used.
+pub(super) struct Cursor<'a> {
+    bytes: &'a [u8],
+    length: u8,
+}
+
+impl<'a> Cursor<'a> {
+    pub(super) const fn new(bytes: &'a [u8]) -> Self {
+        Self { bytes, length: 0 }
+    }
+
+    pub(super) fn byte(&mut self) -> Result<u8, DecodeError> {
+        let at = usize::from(self.length);
+        if at >= MAX_LENGTH {
+            return Err(DecodeError::Unsupported);
+        }
+        let byte = self.bytes.get(at).copied().ok_or(DecodeError::Truncated)?;
+        self.length += 1;
+        Ok(byte)
+    }
+
+    /// Reads a little-endian number of `size` bytes.
+    pub(super) fn unsigned(&mut self, size: u8) -> Result<u64, DecodeError> {
+        (0..size).try_fold(0, |value, at| Ok(value | u64::from(self.byte()?) << (at * 8)))
+    }
+
+    /// Reads a number of `size` bytes and extends its sign.
+    fn signed(&mut self, size: u8) -> Result<u64, DecodeError> {
+        Ok(sign_extended(self.unsigned(size)?, size))
+    }
+
+    /// Reads an immediate for an operand of `size` bytes; for 8 bytes only 4 are encoded.
+    pub(super) fn immediate(&mut self, size: u8) -> Result<u64, DecodeError> {
+        self.signed(size.min(4))
+    }
+}
+
+/// The bits of an operand of `size` bytes.
+pub(super) const fn mask(size: u8) -> u64 {
+    match size {
+        1 => 0xff,
+        2 => 0xffff,
+        4 => 0xffff_ffff,
+        _ => u64::MAX,
+    }
+}
+
+/// Copies the top bit of a number of `size` bytes into all higher bits.
+pub(super) const fn sign_extended(value: u64, size: u8) -> u64 {
+    let top = mask(size) ^ (mask(size) >> 1);
+    ((value & mask(size)) ^ top).wrapping_sub(top)
+}
+
+/// The prefixes of one instruction together with the mode they act in.
+pub(super) struct Prefixes {
+    pub(super) mode: Mode,
+    pub(super) repeats: bool,
+    locks: bool,
+    other_operand: bool,
+    other_address: bool,
+    segment: Option<u8>,
+    rex: u8,
+}
+
+impl Prefixes {
+    /// Reads the prefixes and returns them with the opcode byte that follows.
+    pub(super) fn read(code: &mut Cursor<'_>, mode: Mode) -> Result<(Self, u8), DecodeError> {
+        let mut this = Self {
+            mode,
+            repeats: false,
+            locks: false,
+            other_operand: false,
+            other_address: false,
+            segment: None,
+            rex: 0,
+        };
+        loop {
+            let byte = code.byte()?;
+            let mut rex = 0;
+            match byte {
+                0x26 | 0x2e | 0x36 | 0x3e => this.override_segment((byte >> 3) & 3),
+                0x64 | 0x65 => this.segment = Some(byte - 0x60),
+                0x66 => this.other_operand = true,
+                0x67 => this.other_address = true,
+                0xf0 => this.locks = true,
+                0xf2 | 0xf3 => this.repeats = true,
+                0x40..=0x4f if mode == Mode::Bits64 => rex = byte,
+                _ => return Ok((this, byte)),
+            }
+            // A REX prefix counts only directly before the opcode (APM 3 §1.2.7).
+            this.rex = rex;
+        }
+    }
+
+    /// In 64-bit mode, the overrides with ES, CS, SS and DS are ignored (APM 3 §1.2.4).
+    fn override_segment(&mut self, segment: u8) {
+        if self.mode != Mode::Bits64 {
+            self.segment = Some(segment);
+        }
+    }
+
+    /// The operand size in bytes of an instruction that is not limited to one byte.
+    pub(super) const fn operand_size(&self) -> u8 {
+        match self.mode {
+            Mode::Bits64 if self.rex & 8 != 0 => 8,
+            Mode::Bits16 if !self.other_operand => 2,
+            Mode::Bits64 | Mode::Bits32 if self.other_operand => 2,
+            _ => 4,
+        }
+    }
+
+    /// The size of an effective address in bytes.
+    pub(super) const fn address_size(&self) -> u8 {
+        match (self.mode, self.other_address) {
+            (Mode::Bits64, false) => 8,
+            (Mode::Bits64, true) | (Mode::Bits32, false) | (Mode::Bits16, true) => 4,
+            (Mode::Bits32, true) | (Mode::Bits16, false) => 2,
+        }
+    }
+
+    /// The register that a ModRM field names for an operand of `size` bytes.
+    pub(super) const fn register(&self, number: u8, size: u8) -> Register {
+        let high = size == 1 && self.rex == 0 && number >= 4;
+        Register { number: if high { number - 4 } else { number }, high }
+    }
+
+    /// Adds the base of `segment`, or of the segment that overrides it.
+    pub(super) fn linear(&self, regs: &Registers, segment: u8, offset: u64) -> u64 {
+        regs.linear(self.mode, self.segment.unwrap_or(segment), offset)
+    }
+
+    /// Checks LOCK and puts the answer together; `address` gets the RIP of the next instruction.
+    pub(super) fn finish(
+        &self,
+        code: &Cursor<'_>,
+        size: u8,
+        operation: Operation,
+        address: impl FnOnce(u8) -> u64,
+    ) -> Result<Decoded, DecodeError> {
+        if self.locks && !operation.may_be_locked() {
+            return Err(DecodeError::Unsupported);
+        }
+        let address = address(code.length);
+        Ok(Decoded {
+            length: code.length,
+            size,
+            read: operation.reads().then_some(address),
+            write: operation.writes().then_some(address),
+            mode: self.mode,
+            operation,
+        })
+    }
+}
+
+/// A ModRM byte whose second operand is in memory, with the SIB byte and the displacement.
+pub(super) struct ModRm {
+    /// The register field, extended by REX.R.
+    pub(super) reg: u8,
+    pub(super) memory: Memory,
+}
+
+/// An address before registers are looked up.
+#[derive(Default)]
+pub(super) struct Memory {
+    base: Option<u8>,
+    /// Number and shift.
+    index: Option<(u8, u8)>,
+    displacement: u64,
+    is_rip_relative: bool,
+    /// The base is rSP or rBP, so that the segment is SS unless overridden.
+    is_stack: bool,
+}
+
+impl ModRm {
+    pub(super) fn read(code: &mut Cursor<'_>, prefixes: &Prefixes) -> Result<Self, DecodeError> {
+        let byte = code.byte()?;
+        let (mode, rm) = (byte >> 6, byte & 7);
+        if mode == 3 {
+            return Err(DecodeError::Unsupported);
+        }
+        let memory = match prefixes.address_size() {
+            2 => Memory::read_16(code, mode, rm)?,
+            _ => Memory::read_32(code, prefixes, mode, rm)?,
+        };
+        Ok(Self { reg: (byte >> 3) & 7 | (prefixes.rex & 4) << 1, memory })
+    }
+
+    /// The register field where it extends the opcode; REX.R does not count there.
+    pub(super) const fn extension(&self) -> u8 {
+        self.reg & 7
+    }
+}
+
+impl Memory {
+    /// The 16-bit forms (APM 3 §1.4.3, table 1-12).
+    fn read_16(code: &mut Cursor<'_>, mode: u8, rm: u8) -> Result<Self, DecodeError> {
+        const BX: u8 = 3;
+        const BP: u8 = 5;
+        const SI: u8 = 6;
+        const DI: u8 = 7;
+        let (base, index) = match rm {
+            0 => (BX, Some(SI)),
+            1 => (BX, Some(DI)),
+            2 => (BP, Some(SI)),
+            3 => (BP, Some(DI)),
+            4 => (SI, None),
+            5 => (DI, None),
+            6 if mode == 0 => return Ok(Self { displacement: code.signed(2)?, ..Self::default() }),
+            6 => (BP, None),
+            _ => (BX, None),
+        };
+        let displacement = if mode == 0 { 0 } else { code.signed(mode)? };
+        let index = index.map(|number| (number, 0));
+        Ok(Self { base: Some(base), index, displacement, is_stack: base == BP, ..Self::default() })
+    }
+
+    /// The 32-bit and 64-bit forms with an optional SIB byte (APM 3 §1.4.2 and §1.4.4).
+    fn read_32(code: &mut Cursor<'_>, prefixes: &Prefixes, mode: u8, rm: u8) -> Result<Self, DecodeError> {
+        const RSP: u8 = 4;
+        const RBP: u8 = 5;
+        let mut this = Self::default();
+        let mut base = rm;
+        if rm == 4 {
+            let sib = code.byte()?;
+            let index = (sib >> 3) & 7 | (prefixes.rex & 2) << 2;
+            this.index = (index != RSP).then_some((index, sib >> 6));
+            base = sib & 7;
+        }
+        let has_base = base != RBP || mode != 0;
+        if has_base {
+            this.base = Some(base | (prefixes.rex & 1) << 3);
+        }
+        this.is_stack = matches!(this.base, Some(RSP | RBP));
+        this.is_rip_relative = !has_base && rm != 4 && prefixes.mode == Mode::Bits64;
+        this.displacement = match mode {
+            0 if has_base => 0,
+            1 => code.signed(1)?,
+            _ => code.signed(4)?,
+        };
+        Ok(this)
+    }
+
+    /// The linear address, for an instruction of `length` bytes.
+    pub(super) fn linear(&self, prefixes: &Prefixes, regs: &Registers, length: u8) -> u64 {
+        let mut offset = self.displacement;
+        if self.is_rip_relative {
+            offset = offset.wrapping_add(regs.rip).wrapping_add(u64::from(length));
+        }
+        if let Some(base) = self.base {
+            offset = offset.wrapping_add(regs.get(Register { number: base, high: false }, 8));
+        }
+        if let Some((number, shift)) = self.index {
+            offset = offset.wrapping_add(regs.get(Register { number, high: false }, 8) << shift);
+        }
+        let segment = if self.is_stack { Registers::SS } else { Registers::DS };
+        prefixes.linear(regs, segment, offset & mask(prefixes.address_size()))
+    }
+}

@@ -1,0 +1,186 @@
+//! The table of boots. A test is added by an entry here and a script in `images/root/scenarios`.
+
+use super::{Boot, Kind, Program, Test};
+use crate::iso::Firmware;
+use crate::options::{DiskKind, NicKind};
+
+/// What `machine.sh` says `ok` to.
+const MACHINE: &[&str] = &["processors", "work-on-each", "timers", "clocks", "no-complaints"];
+
+/// What `devices.sh` says `ok` to.
+const DEVICES: &[&str] = &[
+    "virtio-blk-read",
+    "virtio-blk-write",
+    "virtio-blk-interrupts",
+    "nvme-read",
+    "nvme-write",
+    "nvme-interrupts",
+    "ahci-read",
+    "ahci-write",
+    "ahci-interrupts",
+    "virtio-net-dhcp",
+    "virtio-net-ping",
+    "virtio-net-interrupts",
+    "e1000e-dhcp",
+    "e1000e-ping",
+    "e1000e-interrupts",
+];
+
+/// What `child.sh` says `ok` to.
+const CHILD: &[&str] = &[
+    "child-start",
+    "child-report",
+    "child-processors",
+    "child-hypervisor",
+    "child-off",
+    "child-destroy",
+    "child-memory",
+];
+
+/// A visit to the root's shell and to the child's, as `cargo xtask run` offers it on a terminal. A command line is
+/// echoed before it runs, so that what is awaited must not be part of what was typed.
+const VISIT: &[(&str, &str)] = &[
+    (
+        "This is the root's shell",
+        "bulkhead create two --memory 256 --kernel /var/lib/bulkhead/images/vmlinuz \
+         --initramfs /var/lib/bulkhead/images/initramfs --start && echo two has $((40 + 2))\n",
+    ),
+    ("two has 42", "bulkhead list\n"),
+    ("two   running", "bulkhead console demo\n"),
+    // A carriage return is what a terminal's Enter key sends, and 0x1d is Ctrl-].
+    ("Connected to demo", "\recho in the child $((40 + 3))\r"),
+    // The console client takes all that comes with the Ctrl-]; the child's prompt ends when it has left.
+    ("in the child 43", "\x1d"),
+    ("/ # ", "bulkhead destroy two && echo destroyed $((40 + 4))\n"),
+    ("destroyed 44", "bulkhead stop demo --timeout 60 && echo stopped $((40 + 5))\n"),
+    ("stopped 45", "exit\n"),
+];
+
+/// All boots, in the order they are run: what the later ones rest on comes first.
+pub(super) const TABLE: [Test; 17] = [
+    boot("cpus-1", "the root runs on 1 processor: work, timer interrupts, clocks, no complaints", machine(1)),
+    boot("cpus-2", "the root runs on 2 processors", machine(2)),
+    boot("cpus-4", "the root runs on 4 processors", machine(4)),
+    boot("cpus-8", "the root runs on 8 processors", machine(8)),
+    boot(
+        "devices",
+        "the root's drivers move data over virtio-blk, NVMe, AHCI, virtio-net and e1000e by interrupts",
+        Boot {
+            scenario: "devices",
+            expected: DEVICES,
+            disks: &[DiskKind::Virtio, DiskKind::Nvme, DiskKind::Ahci],
+            nics: &[NicKind::Virtio, NicKind::E1000e],
+            ..Boot::USUAL
+        },
+    ),
+    boot(
+        "poweroff",
+        "the machine goes off when the root says so",
+        Boot { scenario: "poweroff", expected: &["poweroff"], ..Boot::USUAL },
+    ),
+    boot(
+        "reboot",
+        "the machine starts anew when the root says so, and comes up again",
+        Boot {
+            scenario: "reboot",
+            expected: &["reboot"],
+            disks: &[DiskKind::Virtio],
+            reboots: true,
+            ..Boot::USUAL
+        },
+    ),
+    boot(
+        "mshv-ioctls",
+        "a client of /dev/mshv that was not written for us, the crate mshv-ioctls, passes its own tests",
+        Boot {
+            scenario: "mshv-ioctls",
+            expected: &["mshv-ioctls"],
+            program: Some(Program::MshvIoctls),
+            limit: 900,
+            ..Boot::USUAL
+        },
+    ),
+    boot(
+        "child",
+        "a stock Debian kernel boots as a child with 4 VPs, reports, goes off and gives its memory back",
+        Boot { scenario: "child", expected: CHILD, needs_stack: true, ..Boot::USUAL },
+    ),
+    boot(
+        "child-1",
+        "the same on a machine with 1 processor",
+        Boot { scenario: "child", expected: CHILD, cpus: 1, needs_stack: true, ..Boot::USUAL },
+    ),
+    boot(
+        "tlfs",
+        "the interface keeps its promises to a guest of our own, one case per child",
+        Boot {
+            scenario: "tlfs",
+            expected: &["tlfs"],
+            needs_stack: true,
+            program: Some(Program::Guest),
+            limit: 1200,
+            ..Boot::USUAL
+        },
+    ),
+    boot(
+        "children",
+        "stock Debian kernels of several years run as children at the same time",
+        Boot {
+            scenario: "children",
+            expected: &["boot-7", "boot-6.12", "boot-6.1"],
+            children: &["7", "6.12", "6.1"],
+            memory_mib: 3072,
+            needs_stack: true,
+            limit: 600,
+            ..Boot::USUAL
+        },
+    ),
+    boot(
+        "cycles",
+        "ten children are created, started and destroyed, and nothing of them stays behind",
+        Boot {
+            scenario: "cycles",
+            expected: &["cycles", "cycles-memory", "cycles-workers"],
+            needs_stack: true,
+            limit: 900,
+            ..Boot::USUAL
+        },
+    ),
+    boot(
+        "demo",
+        "the demonstration that `cargo xtask run` gives without a terminal",
+        Boot {
+            scenario: "demo",
+            expected: &["demo-root", "demo-child", "demo-stop", "demo-button", "demo-destroy"],
+            needs_stack: true,
+            ..Boot::USUAL
+        },
+    ),
+    boot(
+        "terminal",
+        "the root's shell lists, makes, visits, stops and destroys children",
+        Boot {
+            scenario: "demo",
+            expected: &["demo-root", "demo-child"],
+            words: "bulkhead.then=shell",
+            dialogue: VISIT,
+            needs_stack: true,
+            memory_mib: 3072,
+            ..Boot::USUAL
+        },
+    ),
+    boot("iso-bios", "the GRUB image boots to the same under BIOS", disc(Firmware::Bios)),
+    boot("iso-uefi", "the GRUB image boots to the same under UEFI", disc(Firmware::Uefi)),
+];
+
+const fn boot(name: &'static str, proves: &'static str, boot: Boot) -> Test {
+    Test { name, proves, kind: Kind::Boot(boot) }
+}
+
+const fn disc(firmware: Firmware) -> Boot {
+    Boot { expected: MACHINE, disc: Some(firmware), limit: 420, ..Boot::USUAL }
+}
+
+const fn machine(cpus: u32) -> Boot {
+    Boot { expected: MACHINE, cpus, ..Boot::USUAL }
+}

@@ -16,9 +16,14 @@ const STACK_TARGET: &str = "x86_64-unknown-linux-gnu";
 const STACK: [(&str, &str); 3] =
     [("cli", "bulkhead"), ("manager", "bulkheadd"), ("worker", "bulkhead-worker")];
 
-/// A `cargo` command in the workspace, free of the variables that the outer `cargo run` has set.
+/// A `cargo` command in the workspace.
 pub(crate) fn command() -> Command {
-    let mut command = Command::new("cargo");
+    command_of("cargo")
+}
+
+/// A command of the Rust toolchain in the workspace, free of the variables that the outer `cargo run` has set.
+pub(crate) fn command_of(program: &str) -> Command {
+    let mut command = Command::new(program);
     command.current_dir(tools::workspace());
     for variable in ["CARGO_MANIFEST_DIR", "CARGO_MANIFEST_PATH", "CARGO_PKG_NAME", "CARGO"] {
         command.env_remove(variable);

@@ -1,6 +1,7 @@
 //! Set-up: what must be on the machine and in the cache before anything can be built or run.
 
-use std::path::PathBuf;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
@@ -93,17 +94,58 @@ fn qemu_major() -> Option<u32> {
 }
 
 /// Adds the target of the hypervisor image to the toolchain.
+///
+/// What counts is whether its `core` is there. A toolchain that was copied or cleaned can list the target as installed
+/// without having it, and then `rustup target add` does nothing until the target was removed.
 fn rust_target() -> Result<()> {
     let target = cargo::IMAGE_TARGET;
-    let sysroot = tools::output(Command::new("rustc").args(["--print", "sysroot"]))?;
-    if PathBuf::from(sysroot.trim()).join("lib/rustlib").join(target).is_dir() {
+    let sysroot = tools::output(cargo::command_of("rustc").args(["--print", "sysroot"]))?;
+    let sysroot = Path::new(sysroot.trim());
+    if has_core(sysroot, target) {
         return Ok(());
     }
     progress::step(&format!("adding the Rust target {target}"), || {
-        tools::output(Command::new("rustup").args(["target", "add", target]))
-            .with_context(|| format!("the Rust target {target} is missing and rustup cannot add it"))?;
+        rustup_target("add", target)?;
+        if !has_core(sysroot, target) {
+            make_removable(sysroot, target)?;
+            rustup_target("remove", target)?;
+            rustup_target("add", target)?;
+        }
+        anyhow::ensure!(
+            has_core(sysroot, target),
+            "rustup says that it has added the Rust target {target}, and {} has none; reinstall the toolchain",
+            sysroot.display()
+        );
         Ok(())
     })
+}
+
+/// Whether the library `core` of the target is in the toolchain.
+fn has_core(sysroot: &Path, target: &str) -> bool {
+    let library = sysroot.join("lib/rustlib").join(target).join("lib");
+    let is_core = |name: &str| name.starts_with("libcore-") && name.ends_with(".rlib");
+    let files = fs::read_dir(library).into_iter().flatten().flatten();
+    files.into_iter().any(|file| file.file_name().to_str().is_some_and(is_core))
+}
+
+/// Lets rustup remove a target whose files are gone, which it refuses: an empty file stands in for each that its list
+/// of the target names.
+fn make_removable(sysroot: &Path, target: &str) -> Result<()> {
+    let list = sysroot.join(format!("lib/rustlib/manifest-rust-std-{target}"));
+    let list = fs::read_to_string(&list).with_context(|| format!("reading {}", list.display()))?;
+    for path in list.lines().filter_map(|line| line.strip_prefix("file:")).map(|path| sysroot.join(path)) {
+        if !path.exists() {
+            fs::create_dir_all(path.parent().unwrap_or(sysroot))?;
+            fs::write(&path, "")?;
+        }
+    }
+    Ok(())
+}
+
+fn rustup_target(action: &str, target: &str) -> Result<()> {
+    tools::output(cargo::command_of("rustup").args(["target", action, target]))
+        .with_context(|| format!("the Rust target {target} is missing and rustup cannot {action} it"))?;
+    Ok(())
 }
 
 /// A static busybox, unpacked from its package.

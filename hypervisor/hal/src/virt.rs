@@ -64,8 +64,6 @@ pub enum Exit {
     Nmi,
     /// Another processor asked for this exit ([`kick`]), perhaps before the guest ran at all.
     Kick,
-    /// The guest can take an interrupt now.
-    InterruptWindow,
     /// An exception that is intercepted.
     Exception {
         /// Its vector.

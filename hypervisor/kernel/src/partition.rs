@@ -167,7 +167,7 @@ impl Partition {
             vps: SpinLock::new(None),
             vp_count: AtomicU32::new(0),
             clock: SpinLock::new(ReferenceClock::new(TscScale::from_hz(time::tsc_hz()), cpu::tsc())),
-            profile: SpinLock::new(Profile::child(SyntheticFeatures::NONE, x2apic)),
+            profile: SpinLock::new(Profile::child(SyntheticFeatures::NONE)),
             properties: Properties {
                 synthetic: number(0),
                 unimplemented_msr: number(u64::from(UnimplementedMsrAction::FAULT.0)),

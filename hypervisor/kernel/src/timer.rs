@@ -106,7 +106,7 @@ pub fn remove(lp: hal::lp::LpIndex, number: VpNumber) {
     }
 }
 
-/// An interrupt was taken off this LP: the hypervisor's own, or one that has to go to the root.
+/// An interrupt was taken off this LP: the hypervisor's own, or one that the root cannot be offered.
 ///
 /// The root's is ended here and raised again, to be taken when the root runs and can. A level-triggered line sees the
 /// early end and is raised anew while it is asserted: the root then finds it once more, and perhaps for nothing.

@@ -74,6 +74,15 @@ pub enum Activity {
     WaitForStartup,
 }
 
+/// An interrupt that a VP may take without an exit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offered {
+    /// Of its local APIC, which has acknowledged it.
+    Apic(u8),
+    /// Of a controller that the parent emulates.
+    External(u8),
+}
+
 /// What only the LP that runs the VP, or a caller that stopped it, touches.
 pub struct Context {
     /// Hardware state.
@@ -90,8 +99,10 @@ pub struct Context {
     pub nmi_masked: bool,
     /// The VP's CR8 at its last entry.
     pub task_priority: u8,
-    /// An exit was asked for when the VP can take an interrupt.
-    pub has_window: bool,
+    /// The interrupt that was offered at its last entry.
+    pub offered: Option<Offered>,
+    /// "No EOI required" is set in its assist page.
+    pub has_lazy_eoi: bool,
     /// An intercept was reported and not yet resumed.
     pub intercept_suspended: bool,
     /// Timer messages or SynIC messages wait for a page that was not mapped.
@@ -205,7 +216,8 @@ impl Vp {
             nmi_pending: false,
             nmi_masked: false,
             task_priority: 0,
-            has_window: false,
+            offered: None,
+            has_lazy_eoi: false,
             intercept_suspended: false,
             messages_wait: false,
         };

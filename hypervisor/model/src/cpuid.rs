@@ -137,8 +137,9 @@ impl Profile {
 
     /// A child's with the given synthetic features, of which the parent may have asked for more than is offered.
     ///
-    /// The hint towards the APIC MSRs is for xAPIC guests: in x2APIC mode the processor's own MSRs do as well.
-    pub fn child(synthetic: SyntheticFeatures, x2apic: bool) -> Self {
+    /// The hint towards the APIC MSRs also makes guests in x2APIC mode look into their assist page before they write
+    /// an EOI (Linux arch/x86/hyperv/hv_apic.c:hv_apic_eoi_write).
+    pub fn child(synthetic: SyntheticFeatures) -> Self {
         type F = SyntheticFeatures;
         type P = Privileges;
         let synthetic = synthetic & Self::OFFERED;
@@ -148,7 +149,6 @@ impl Profile {
             if synthetic.contains(condition) { bit } else { FeaturesEdx::NONE }
         };
         let hint = |condition: F, bit: Hints| if synthetic.contains(condition) { bit } else { Hints::NONE };
-        let apic_msrs = if x2apic { Hints::NONE } else { hint(F::ACCESS_INTR_CTRL_REGS, Hints::APIC_MSRS) };
         let waits = synthetic.contains(F::NOTIFY_LONG_SPIN_WAIT);
         Self {
             privileges: when(F::ACCESS_VP_RUN_TIME_REG, P::ACCESS_VP_RUN_TIME_REG)
@@ -169,9 +169,9 @@ impl Profile {
             hints: hint(F::TB_FLUSH_HYPERCALLS, Hints::REMOTE_FLUSH_HYPERCALL)
                 | hint(F::SYNTHETIC_CLUSTER_IPI, Hints::CLUSTER_IPI_HYPERCALL)
                 | hint(F::EXTENDED_PROCESSOR_MASKS, Hints::EX_PROCESSOR_MASKS)
+                | hint(F::ACCESS_INTR_CTRL_REGS, Hints::APIC_MSRS)
                 | Hints::RELAXED_TIMING
-                | Hints::DEPRECATE_AUTO_EOI
-                | apic_msrs,
+                | Hints::DEPRECATE_AUTO_EOI,
             spins: if waits { Self::SPINS } else { leaf::NEVER_NOTIFY_LONG_SPIN },
             stack: StackProperties::NONE,
             max_lps: 0,
@@ -295,12 +295,12 @@ mod tests {
 
     #[test]
     fn a_child_gets_only_offered_features() {
-        let profile = Profile::child(SyntheticFeatures(u64::MAX), true);
+        let profile = Profile::child(SyntheticFeatures(u64::MAX));
         assert_eq!(profile.privileges.0 as u32, 0xe7f & !0x180);
         assert_eq!((profile.privileges.0 >> 32) as u32, 0x30);
         assert_eq!(profile.features.0, 1 << 5 | 1 << 8 | 1 << 10 | 1 << 19);
-        assert_eq!(profile.hints.0, 1 << 2 | 1 << 5 | 1 << 9 | 1 << 10 | 1 << 11);
-        let bare = Profile::child(SyntheticFeatures::NONE, false);
+        assert_eq!(profile.hints.0, 1 << 2 | 1 << 3 | 1 << 5 | 1 << 9 | 1 << 10 | 1 << 11);
+        let bare = Profile::child(SyntheticFeatures::NONE);
         assert_eq!((bare.privileges, bare.spins), (Privileges::NONE, u32::MAX));
     }
 }

@@ -229,6 +229,22 @@ impl Lapic {
         if self.next == 0 { None } else { Some(self.next) }
     }
 
+    /// The vector that the processor may deliver as soon as CR8 allows it: the highest requested one, if its class is
+    /// above the one in service and the APIC is enabled.
+    #[inline]
+    pub fn offer(&self) -> Option<u8> {
+        (self.top_irr >> 4 > self.top_isr >> 4 && self.enabled()).then_some(self.top_irr)
+    }
+
+    /// `vector` was acknowledged, and the processor did not deliver it: it is requested again.
+    pub fn take_back(&mut self, vector: u8) {
+        self.isr.remove(vector);
+        self.top_isr = self.isr.highest();
+        self.irr.insert(vector);
+        self.top_irr = self.top_irr.max(vector);
+        self.evaluate();
+    }
+
     /// `vector` was injected: it moves from the IRR to the ISR.
     pub fn acknowledge(&mut self, vector: u8) {
         self.isr.insert(vector);

@@ -8,7 +8,6 @@ pub(super) fn name(code: u64, detail: u64) -> String {
         0x60 => "interrupt".into(),
         0x61 => "NMI".into(),
         0x63 => "INIT".into(),
-        0x64 => "interrupt window".into(),
         0x72 => "CPUID".into(),
         0x74 => "IRET".into(),
         0x77 => "PAUSE".into(),

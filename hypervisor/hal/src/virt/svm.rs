@@ -146,8 +146,6 @@ impl Vcpu {
         let control = &mut self.block_mut().control;
         let always = intercept_1::NMI
             | intercept_1::INIT
-            // Asked for or not: QEMU can bring a virtual interrupt back that was withdrawn, and it must not be delivered.
-            | intercept_1::VINTR
             | intercept_1::CPUID
             | intercept_1::INVLPGA
             | intercept_1::IOIO
@@ -213,10 +211,7 @@ impl Vcpu {
         }
         let block = self.block_mut();
         let (rax, rsp) = (block.save.rax, block.save.rsp);
-        // An event whose delivery was interrupted is delivered again, unless its instruction will raise it anew.
-        let pending = block.control.exit_event;
-        let again = pending & event::VALID != 0 && pending & event::TYPE != event::SOFTWARE;
-        block.control.event = if again { pending & event::DEFINED } else { 0 };
+        block.control.event = block.control.interrupted_event();
         let exit = exit::decode(&block.control);
         self.gprs[RAX] = rax;
         self.gprs[RSP] = rsp;
@@ -309,15 +304,35 @@ impl Vcpu {
         };
     }
 
-    /// Asks for [`Exit::InterruptWindow`] as soon as the guest can take an interrupt, or no longer.
-    pub fn set_interrupt_window(&mut self, wanted: bool) {
-        let control = &mut self.block_mut().control;
-        let bits = virtual_interrupt::IRQ | virtual_interrupt::PRIORITY | virtual_interrupt::IGNORE_TPR;
-        if wanted {
-            control.virtual_interrupt |= bits;
+    /// Offers the guest the interrupt `vector`, which it takes without an exit once its flags allow, and its CR8 if
+    /// `obeys_cr8`. One at a time: an earlier offer is replaced.
+    ///
+    /// Not an injected event: QEMU goes on to remember the vector of an injected interrupt, and delivers it once more
+    /// when its emulation loop is interrupted before the guest's next exit (docs/adr/0011).
+    pub fn offer_interrupt(&mut self, vector: u8, obeys_cr8: bool) {
+        // A processor compares the vector's class with `>`, QEMU with `>=`.
+        let class = u64::from(vector >> 4) - u64::from(LOSES_INTERRUPTS.load(Ordering::Relaxed));
+        let rule = if obeys_cr8 {
+            class << virtual_interrupt::PRIORITY_SHIFT
         } else {
-            control.virtual_interrupt &= !bits;
-        }
+            virtual_interrupt::IGNORE_TPR
+        };
+        let control = &mut self.block_mut().control;
+        let kept = control.virtual_interrupt & (virtual_interrupt::TPR | virtual_interrupt::MASKING);
+        let offer = virtual_interrupt::IRQ | u64::from(vector) << virtual_interrupt::VECTOR_SHIFT;
+        control.virtual_interrupt = kept | rule | offer;
+    }
+
+    /// Whether the guest has not taken what was offered.
+    pub fn has_open_offer(&self) -> bool {
+        self.block().control.virtual_interrupt & virtual_interrupt::IRQ != 0
+    }
+
+    /// Takes an offer back. Returns whether the guest had not taken it.
+    pub fn withdraw_interrupt(&mut self) -> bool {
+        let is_open = self.has_open_offer();
+        self.block_mut().control.virtual_interrupt &= !virtual_interrupt::IRQ;
+        is_open
     }
 
     /// Whether physical interrupts leave the guest. A child's always do.

@@ -9,7 +9,7 @@ use model::{
 };
 use tlfs::vp::CpuidResult;
 
-use super::{ChildCpu, Next, RESUME, synthetic::shows_hypervisor};
+use super::{ChildCpu, Next, count, synthetic::shows_hypervisor};
 use crate::{
     root::cpuid::{host, set_result},
     vp::{Context, Vp},
@@ -19,19 +19,28 @@ const CR4_OSXSAVE: u64 = 1 << 18;
 const CR4_PKE: u64 = 1 << 22;
 
 impl ChildCpu<'_> {
-    /// Carries out the CPUID that exited, or leaves it to the parent.
-    pub(super) fn cpuid(&mut self) -> Next {
+    /// Carries out the CPUID that exited. `false`: the parent wants to see it.
+    pub(super) fn answers_cpuid(&mut self) -> bool {
+        let gprs = self.ctx.vcpu.gprs();
+        let (leaf, subleaf) = (gprs[RAX] as u32, gprs[RCX] as u32);
+        if self.vp.partition.intercepts.has_leaf(leaf) {
+            return false;
+        }
+        count(&self.vp.counters.cpuid);
+        let result = values(self.vp, self.ctx, leaf, subleaf, true);
+        set_result(&mut self.ctx.vcpu, result);
+        true
+    }
+
+    /// Reports the CPUID that exited to the parent.
+    pub(super) fn report_cpuid(&mut self) -> Next {
+        count(&self.vp.counters.cpuid);
         let gprs = self.ctx.vcpu.gprs();
         let asked = [gprs[RAX], gprs[RBX], gprs[RCX], gprs[RDX]];
-        let (leaf, subleaf) = (gprs[RAX] as u32, gprs[RCX] as u32);
-        let result = values(self.vp, self.ctx, leaf, subleaf, true);
-        if self.vp.partition.intercepts.has_leaf(leaf) {
-            let CpuidResult { eax, ebx, ecx, edx } = result;
-            let message = self.facts(2).cpuid(asked, [eax, ebx, ecx, edx]);
-            return self.report(&message);
-        }
-        set_result(&mut self.ctx.vcpu, result);
-        RESUME
+        let CpuidResult { eax, ebx, ecx, edx } =
+            values(self.vp, self.ctx, asked[0] as u32, asked[2] as u32, true);
+        let message = self.facts(2).cpuid(asked, [eax, ebx, ecx, edx]);
+        self.report(&message)
     }
 }
 
@@ -44,7 +53,7 @@ pub fn values(vp: &Vp, ctx: &Context, leaf: u32, subleaf: u32, with_overrides: b
     let mirrored = Mirrored {
         osxsave: cr4 & CR4_OSXSAVE != 0,
         pke: cr4 & CR4_PKE != 0,
-        apic: vp.lapic.lock().mode() != Mode::Disabled,
+        apic: leaf == 1 && vp.lapic.lock().mode() != Mode::Disabled,
     };
     let profile = *partition.profile.lock();
     let per_socket = partition.properties.processors_per_socket.load(Ordering::Relaxed);

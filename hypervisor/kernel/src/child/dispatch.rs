@@ -8,7 +8,7 @@ use core::sync::atomic::Ordering;
 
 use hal::{
     apic, cpu,
-    virt::{Event, Exit, lps},
+    virt::{Exit, lps},
 };
 use tlfs::{HvStatus, vp::DispatchFlags};
 
@@ -121,7 +121,7 @@ impl ChildCpu<'_> {
         match lps::wait() {
             lps::Wait::Interrupt(timer::VECTOR) => timer::expired(),
             lps::Wait::Interrupt(vector) => {
-                give_to_root(root_cpu, vector);
+                root_cpu.offer(vector);
                 return Step::Leave(Ended::Ready);
             }
             lps::Wait::Kicked | lps::Wait::Nothing => {}
@@ -145,7 +145,12 @@ impl ChildCpu<'_> {
     /// Runs the guest and handles its exit.
     fn enter(&mut self, root_cpu: &mut RootCpu) -> Next {
         let vp = self.vp;
-        let exit = self.ctx.vcpu.run(&vp.partition.space);
+        let mut exit = self.ctx.vcpu.run(&vp.partition.space);
+        // What the VP was prepared with still holds after a CPUID, and what others change comes with a kick.
+        while exit == Exit::Cpuid && self.answers_cpuid() {
+            exit = self.ctx.vcpu.run(&vp.partition.space);
+        }
+        self.settle_interrupts();
         self.follow_task_priority();
         match exit {
             Exit::Interrupt => self.interrupt(root_cpu),
@@ -164,13 +169,17 @@ impl ChildCpu<'_> {
     /// A physical interrupt: the hypervisor's timer, or one for the root.
     fn interrupt(&mut self, root_cpu: &mut RootCpu) -> Next {
         count(&self.vp.counters.interrupts);
+        // The root takes its own without an exit when it runs.
+        if !timer::is_borrowed() {
+            return end(Ended::Ready);
+        }
         match apic::take_interrupt() {
             Some(timer::VECTOR) => {
                 timer::expired();
                 RESUME
             }
             Some(vector) => {
-                give_to_root(root_cpu, vector);
+                root_cpu.offer(vector);
                 end(Ended::Ready)
             }
             None => RESUME,
@@ -193,15 +202,5 @@ impl ChildCpu<'_> {
         if requests & request::NMI != 0 {
             self.ctx.nmi_pending = true;
         }
-    }
-}
-
-/// Hands an interrupt that was taken off this LP to its root processor: by injection, with the interrupt still in
-/// service, as if it had arrived there; or, where the root cannot take it at once, by raising it anew.
-fn give_to_root(root_cpu: &mut RootCpu, vector: u8) {
-    if root_cpu.vcpu.is_interruptible() {
-        root_cpu.vcpu.inject(Event::Interrupt(vector));
-    } else {
-        timer::take(vector);
     }
 }

@@ -13,6 +13,7 @@ use model::{
 };
 use tlfs::{
     SintIndex,
+    msr::{OverlayPageMsr, VP_ASSIST_PAGE},
     synic::{HvMessage, MESSAGE_FLAGS_OFFSET, MessageFlags, MessageType, SLOT_SIZE},
 };
 use zerocopy::IntoBytes;
@@ -22,7 +23,7 @@ use crate::{
     hypercall::Unmapped,
     partition::Partition,
     timer,
-    vp::{Activity, Vp, guest_tsc},
+    vp::{Activity, Offered, Vp, guest_tsc},
 };
 
 impl ChildCpu<'_> {
@@ -37,7 +38,7 @@ impl ChildCpu<'_> {
         nmi || self.ctx.vcpu.has_event() || takes_interrupts && interrupt()
     }
 
-    /// Puts the most urgent event into the VP, or asks to be told when it can take one.
+    /// Puts the most urgent event into the VP, or offers it the most urgent interrupt.
     pub(super) fn offer_events(&mut self) {
         let ctx = &mut *self.ctx;
         if ctx.nmi_pending && !ctx.nmi_masked && !ctx.vcpu.has_event() && !ctx.vcpu.has_interrupt_shadow() {
@@ -47,31 +48,63 @@ impl ChildCpu<'_> {
             ctx.vcpu.exit_on_iret(true);
         }
         let mut lapic = self.vp.lapic.lock();
-        let pending = lapic.pending();
-        let mut window = pending.is_some();
-        if let Some(vector) = pending.filter(|_| ctx.vcpu.is_interruptible()) {
+        ctx.task_priority = lapic.cr8();
+        ctx.vcpu.set_task_priority(ctx.task_priority);
+        if let Some(vector) = lapic.offer() {
+            // In service from here on: the same vector that is requested while the VP runs is another interrupt.
             if self.vp.is_auto_eoi(vector) {
                 lapic.acknowledge_auto_eoi(vector);
             } else {
                 lapic.acknowledge(vector);
             }
-            ctx.vcpu.inject(Event::Interrupt(vector));
-            window = false;
+            ctx.vcpu.offer_interrupt(vector, true);
+            ctx.offered = Some(Offered::Apic(vector));
+            if lapic.eoi_assist_allowed() && !ctx.has_lazy_eoi {
+                drop(lapic);
+                self.ctx.has_lazy_eoi = self.set_eoi_assist(true);
+            }
+        } else if let Some(vector) = self.vp.external() {
+            ctx.vcpu.offer_interrupt(vector, false);
+            ctx.offered = Some(Offered::External(vector));
         }
-        ctx.task_priority = lapic.cr8();
-        drop(lapic);
-        if let (None, Some(vector)) = (pending, self.vp.external()) {
-            window = !ctx.vcpu.is_interruptible();
-            if !window {
-                self.vp.set_external(None);
-                ctx.vcpu.inject(Event::Interrupt(vector));
+    }
+
+    /// The VP has left its guest: what it was offered and did not take waits again, and an interrupt that it ended in
+    /// its assist page is over.
+    pub(super) fn settle_interrupts(&mut self) {
+        let mut is_refused = false;
+        if let Some(offered) = self.ctx.offered.take() {
+            is_refused = self.ctx.vcpu.withdraw_interrupt();
+            match offered {
+                Offered::Apic(vector) if is_refused => self.vp.lapic.lock().take_back(vector),
+                Offered::External(_) if !is_refused => self.vp.set_external(None),
+                Offered::Apic(_) | Offered::External(_) => {}
             }
         }
-        ctx.vcpu.set_task_priority(ctx.task_priority);
-        if window != ctx.has_window {
-            ctx.has_window = window;
-            ctx.vcpu.set_interrupt_window(window);
+        if !self.ctx.has_lazy_eoi {
+            return;
         }
+        let is_ended = self.assist_page().and_then(|page| page.word()).is_some_and(|word| word & NO_EOI == 0);
+        if is_ended {
+            // It was edge-triggered, so nobody else waits for its end.
+            let _ = self.vp.lapic.lock().eoi();
+        } else if !is_refused && self.vp.lapic.lock().eoi_assist_allowed() {
+            return;
+        } else {
+            self.set_eoi_assist(false);
+        }
+        self.ctx.has_lazy_eoi = false;
+    }
+
+    fn assist_page(&self) -> Option<GuestPage<'_>> {
+        let place = OverlayPageMsr::from_bits(self.ctx.extra.msrs.get(VP_ASSIST_PAGE)?);
+        let gpa = Gpa::from_page(place.gpa_page_number());
+        place.enable().then(|| GuestPage::new(&self.vp.partition, gpa))?
+    }
+
+    /// Says in the VP's assist page whether its next EOI needs no exit (TLFS 2.0 §13.3.4.1). `false`: there is no page.
+    fn set_eoi_assist(&self, on: bool) -> bool {
+        self.assist_page().is_some_and(|page| page.set_word(if on { NO_EOI } else { 0 }))
     }
 
     /// The guest writes CR8 without an exit: the APIC learns of it here.
@@ -87,7 +120,7 @@ impl ChildCpu<'_> {
     /// INIT: a state as after RESET that waits for a start-up IPI (SDM 3A §11.4.7.3).
     pub(super) fn init(&mut self) {
         self.ctx.vcpu.init();
-        self.ctx.has_window = false;
+        self.ctx.offered = None;
         self.ctx.nmi_masked = false;
         self.ctx.nmi_pending = false;
         self.vp.lapic.lock().reset_init();
@@ -172,6 +205,9 @@ impl ChildCpu<'_> {
     }
 }
 
+/// "No EOI required" in the first word of the VP assist page (`TLFS datatypes/hv_vp_assist_page`).
+const NO_EOI: u32 = 1;
+
 /// The shortest time between two expiries of a timer: about what an exit takes.
 const MIN_PERIOD: u64 = 4096;
 
@@ -214,6 +250,16 @@ impl<'a> GuestPage<'a> {
     fn with<R>(&self, offset: usize, access: impl FnOnce(Hpa) -> Option<R>) -> Option<R> {
         let at = Gpa(self.gpa.0 + offset as u64);
         self.partition.space.with(at, |t| if t.access.write { access(t.hpa) } else { None })?
+    }
+
+    /// The first word.
+    fn word(&self) -> Option<u32> {
+        self.with(0, |hpa| foreign::read_value(hpa).ok())
+    }
+
+    /// Sets the first word. `false`: the page is gone.
+    fn set_word(&self, value: u32) -> bool {
+        self.with(0, |hpa| foreign::write(hpa, value.as_bytes()).ok()).is_some()
     }
 
     /// Sets bits of an aligned quadword. Returns those that were clear.

@@ -26,11 +26,6 @@ impl ChildCpu<'_> {
                 count(&counters.halts);
                 self.halt(Activity::Halted, 1)
             }
-            Exit::InterruptWindow => {
-                self.ctx.has_window = false;
-                self.vcpu().set_interrupt_window(false);
-                RESUME
-            }
             Exit::GpaFault(fault) => {
                 count(&counters.gpa_faults);
                 self.gpa_fault(&fault)
@@ -39,10 +34,7 @@ impl ChildCpu<'_> {
                 count(&counters.io);
                 self.report_port(&io)
             }
-            Exit::Cpuid => {
-                count(&counters.cpuid);
-                self.cpuid()
-            }
+            Exit::Cpuid => self.report_cpuid(),
             other => {
                 count(&counters.others);
                 self.handle_rare(other)

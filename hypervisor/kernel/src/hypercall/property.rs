@@ -15,7 +15,7 @@ use model::{
 use tlfs::{
     CallCode, HvStatus, PartitionId,
     partition::{
-        COMPATIBILITY_21_H2, CreationFlags, GetPartitionPropertyExInput, GetPartitionPropertyInput,
+        COMPATIBILITY_21_H2, GetPartitionPropertyExInput, GetPartitionPropertyInput,
         GetPartitionPropertyOutput, ProcessorVendor, PropertyCode, SetPartitionPropertyInput,
         SyntheticFeatures, VmmCapabilities, VmmCapabilitiesProperty,
     },
@@ -155,8 +155,7 @@ fn store(property: &AtomicU64, value: u64, max: u64) -> Outcome {
 /// Keeps what was asked for, and shows the child what of it there is.
 fn set_features(partition: &Partition, value: u64) {
     partition.properties.synthetic.store(value, Ordering::Relaxed);
-    let x2apic = partition.flags.contains(CreationFlags::X2APIC_CAPABLE);
-    *partition.profile.lock() = Profile::child(SyntheticFeatures(value), x2apic);
+    *partition.profile.lock() = Profile::child(SyntheticFeatures(value));
 }
 
 /// Moves reference time. Every VP looks at its timers again, since their deadlines have moved too.

@@ -184,7 +184,7 @@ mod tests {
 
     #[test]
     fn a_child_finds_the_hypervisor_unless_it_is_hidden() {
-        let profile = Profile::child(SyntheticFeatures(!0), true);
+        let profile = Profile::child(SyntheticFeatures(!0));
         let seen = child(Some(&profile), 4, 0);
         assert_ne!(seen.cpuid(1, 0, full).ecx & 1 << 31, 0);
         assert_eq!(seen.cpuid(0x4000_0001, 0, full).eax.to_le_bytes(), *b"Hv#1");

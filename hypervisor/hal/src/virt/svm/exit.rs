@@ -15,7 +15,6 @@ pub(super) fn decode(control: &Control) -> Exit {
         0x60 => Exit::Interrupt,
         0x61 => Exit::Nmi,
         0x63 => Exit::Init,
-        0x64 => Exit::InterruptWindow,
         0x6f => Exit::Rdpmc,
         0x72 => Exit::Cpuid,
         0x74 => Exit::Iret,

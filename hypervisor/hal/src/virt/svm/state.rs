@@ -51,7 +51,7 @@ impl Vcpu {
         save.rip = 0xfff0;
         save.efer = EFER_SVME;
         save.debug_ctl = 0;
-        self.set_interrupt_window(false);
+        self.withdraw_interrupt();
         self.exit_on_iret(false);
         self.set_task_priority(0);
     }

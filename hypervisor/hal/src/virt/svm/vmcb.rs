@@ -97,6 +97,23 @@ pub(super) struct Vmcb {
     _tail: [u8; 0xc00 - 0x400 - size_of::<Save>()],
 }
 
+impl Control {
+    /// The event to deliver at the next entry because an exit cut its delivery short, or 0. A software interrupt is
+    /// raised anew by its instruction.
+    pub(super) fn interrupted_event(&self) -> u64 {
+        let word = self.exit_event & event::DEFINED;
+        let kind = word & event::TYPE;
+        // QEMU calls an external interrupt an exception here, and lets an offered one stand.
+        let is_external = kind == event::EXCEPTION && word & event::VECTOR >= 32;
+        let is_offered = is_external && self.virtual_interrupt & virtual_interrupt::IRQ != 0;
+        match () {
+            () if word & event::VALID == 0 || kind == event::SOFTWARE || is_offered => 0,
+            () if is_external => word & !event::TYPE | event::EXTERNAL,
+            () => word,
+        }
+    }
+}
+
 const _: () = {
     assert!(offset_of!(Control, pause_threshold) == 0x3c);
     assert!(offset_of!(Control, iopm) == 0x40);
@@ -129,7 +146,6 @@ pub(super) mod intercept_1 {
     pub(crate) const NMI: u32 = 1 << 1;
     pub(crate) const SMI: u32 = 1 << 2;
     pub(crate) const INIT: u32 = 1 << 3;
-    pub(crate) const VINTR: u32 = 1 << 4;
     pub(crate) const RDPMC: u32 = 1 << 15;
     pub(crate) const CPUID: u32 = 1 << 18;
     pub(crate) const IRET: u32 = 1 << 20;
@@ -157,9 +173,10 @@ pub(super) mod intercept_2 {
 pub(super) mod virtual_interrupt {
     pub(crate) const TPR: u64 = 0xf;
     pub(crate) const IRQ: u64 = 1 << 8;
-    pub(crate) const PRIORITY: u64 = 0xf << 16;
+    pub(crate) const PRIORITY_SHIFT: u32 = 16;
     pub(crate) const IGNORE_TPR: u64 = 1 << 20;
     pub(crate) const MASKING: u64 = 1 << 24;
+    pub(crate) const VECTOR_SHIFT: u32 = 32;
 }
 
 /// Bits of an event to inject or one that was interrupted (APM 2 §15.20).
@@ -168,6 +185,7 @@ pub(super) mod event {
     /// Every bit but the reserved ones.
     pub(crate) const DEFINED: u64 = 0xffff_ffff_8000_0fff;
     pub(crate) const HAS_ERROR: u64 = 1 << 11;
+    pub(crate) const VECTOR: u64 = 0xff;
     pub(crate) const TYPE: u64 = 7 << 8;
     pub(crate) const EXTERNAL: u64 = 0 << 8;
     pub(crate) const NMI: u64 = 2 << 8;

@@ -132,8 +132,8 @@ pub fn irr(vector: u8) -> bool {
 
 /// Makes the APIC look again whether an interrupt waits, by writing the task priority that it has.
 ///
-/// QEMU's emulation changes the word of pending interrupts at every world switch without its lock, and so can lose the
-/// mark that another processor set in it; the APIC itself still knows (shared/reference/tcg/tcg.md).
+/// QEMU's emulation changes the word of pending interrupts at a VMRUN with V_IRQ set without its lock, and so can lose
+/// the mark that another processor set in it; the APIC itself still knows (shared/reference/tcg/tcg.md).
 pub(crate) fn look_again() {
     write(TASK_PRIORITY, msr::rdmsr(TASK_PRIORITY));
 }

@@ -54,10 +54,10 @@ pub enum Exit {
     Hypercall,
     /// It executed HLT.
     Halt,
-    /// It accessed a port that exits.
-    Io(IoExit),
-    /// It used a guest-physical address that the space does not allow.
-    GpaFault(GpaFault),
+    /// It accessed a port that exits: [`Vcpu::io_exit`].
+    Io,
+    /// It used a guest-physical address that the space does not allow: [`Vcpu::gpa_fault`].
+    GpaFault,
     /// A physical interrupt is pending for this processor.
     Interrupt,
     /// An NMI arrived; it has been counted.

@@ -196,6 +196,7 @@ impl Vcpu {
             return Exit::Kick;
         }
         self.tag_translations(&lp.svm, space);
+        let offers = self.has_open_offer();
         let (rax, rsp) = (self.gprs[RAX], self.gprs[RSP]);
         let save = &mut self.block_mut().save;
         save.rax = rax;
@@ -206,7 +207,7 @@ impl Vcpu {
         unsafe { entry::run(self.vmcb.0, gprs, lp.svm.host_vmcb.0) };
         let kicked = lp.leave();
         entry::open();
-        if LOSES_INTERRUPTS.load(Ordering::Relaxed) {
+        if offers && LOSES_INTERRUPTS.load(Ordering::Relaxed) {
             apic::look_again();
         }
         let block = self.block_mut();

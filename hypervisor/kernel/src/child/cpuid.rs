@@ -55,11 +55,11 @@ pub fn values(vp: &Vp, ctx: &Context, leaf: u32, subleaf: u32, with_overrides: b
         pke: cr4 & CR4_PKE != 0,
         apic: leaf == 1 && vp.lapic.lock().mode() != Mode::Disabled,
     };
-    let profile = *partition.profile.lock();
+    let profile = partition.profile.lock();
     let per_socket = partition.properties.processors_per_socket.load(Ordering::Relaxed);
     let all = partition.vp_count();
     let child = Child {
-        profile: Some(&profile).filter(|_| shows_hypervisor(partition)),
+        profile: Some(&*profile).filter(|_| shows_hypervisor(partition)),
         allowed: &partition.allowed,
         processors: u32::try_from(per_socket).ok().filter(|&n| n != 0).unwrap_or(all),
         apic_id: vp.index.0,

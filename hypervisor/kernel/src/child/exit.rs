@@ -26,12 +26,14 @@ impl ChildCpu<'_> {
                 count(&counters.halts);
                 self.halt(Activity::Halted, 1)
             }
-            Exit::GpaFault(fault) => {
+            Exit::GpaFault => {
                 count(&counters.gpa_faults);
+                let fault = self.vcpu().gpa_fault();
                 self.gpa_fault(&fault)
             }
-            Exit::Io(io) => {
+            Exit::Io => {
                 count(&counters.io);
+                let io = self.vcpu().io_exit();
                 self.report_port(&io)
             }
             Exit::Cpuid => self.report_cpuid(),

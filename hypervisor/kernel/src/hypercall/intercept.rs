@@ -1,6 +1,6 @@
 //! Calls by which the parent sees, or decides, what a child's instructions do: intercepts and CPUID results.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use hal::virt::Vcpu;
 use model::call::CallSpec;
@@ -25,6 +25,8 @@ pub struct Intercepts {
     msrs: AtomicU32,
     /// CPUID leaves, each with [`LEAF_USED`].
     leaves: [AtomicU64; 8],
+    /// Whether any was ever installed: most children have none, and CPUID is to be quick.
+    has_leaves: AtomicBool,
 }
 
 const LEAF_USED: u64 = 1 << 32;
@@ -36,12 +38,14 @@ impl Intercepts {
             exceptions: AtomicU32::new(0),
             msrs: AtomicU32::new(0),
             leaves: [const { AtomicU64::new(0) }; 8],
+            has_leaves: AtomicBool::new(false),
         }
     }
 
     /// Whether CPUID with `leaf` goes to the parent.
     pub fn has_leaf(&self, leaf: u32) -> bool {
-        self.leaves.iter().any(|place| place.load(Ordering::Relaxed) == u64::from(leaf) | LEAF_USED)
+        let is_it = |place: &AtomicU64| place.load(Ordering::Relaxed) == u64::from(leaf) | LEAF_USED;
+        self.has_leaves.load(Ordering::Relaxed) && self.leaves.iter().any(is_it)
     }
 
     /// Whether an access to an MSR that the hypervisor does not know goes to the parent.
@@ -57,6 +61,7 @@ impl Intercepts {
     }
 
     fn set_leaf(&self, leaf: u64, on: bool) -> Outcome {
+        self.has_leaves.fetch_or(on, Ordering::Relaxed);
         let (from, to) = if on { (0, leaf | LEAF_USED) } else { (leaf | LEAF_USED, 0) };
         if on && self.has_leaf(leaf as u32) {
             return Ok(());

@@ -92,7 +92,7 @@ impl RootCpu {
             Exit::Hypercall => self.hypercall(),
             Exit::Interrupt => self.interrupt(),
             Exit::Kick | Exit::Nmi | Exit::Init => {}
-            Exit::GpaFault(fault) => self.fault(fault),
+            Exit::GpaFault => self.fault(self.vcpu.gpa_fault()),
             Exit::Undefined => self.vcpu.inject(Event::UNDEFINED),
             Exit::Shutdown => triple_fault(self),
             exit => panic!("the root left by {exit:?} at {:#x}", self.vcpu.get(Register::Rip)),

@@ -1,6 +1,6 @@
 //! What an exit code means, in vendor-neutral words (APM 2 appendix C).
 
-use super::vmcb::Control;
+use super::{Vcpu, vmcb::Control};
 use crate::{
     addr::{Gpa, Gva},
     virt::{Exit, GpaFault, IoExit},
@@ -21,14 +21,14 @@ pub(super) fn decode(control: &Control) -> Exit {
         0x76 | 0x89 => Exit::CacheFlush,
         0x77 => Exit::Pause,
         0x78 => Exit::Halt,
-        0x7b => Exit::Io(io(control)),
+        0x7b => Exit::Io,
         0x7c => Exit::Msr { write: control.exit_info_1 & 1 != 0 },
         0x7d => Exit::TaskSwitch,
         0x7f => Exit::Shutdown,
         0x81 => Exit::Hypercall,
         0x7a | 0x80 | 0x82..=0x86 | 0x8a..=0x8c => Exit::Undefined,
         0x8d => Exit::Xsetbv,
-        NESTED_FAULT => Exit::GpaFault(fault(control)),
+        NESTED_FAULT => Exit::GpaFault,
         code @ EXCEPTION..=0x5f => {
             Exit::Exception { vector: (code - EXCEPTION) as u8, error: control.exit_info_1 as u32 }
         }
@@ -36,28 +36,34 @@ pub(super) fn decode(control: &Control) -> Exit {
     }
 }
 
-fn io(control: &Control) -> IoExit {
-    let info = control.exit_info_1;
-    IoExit {
-        port: (info >> 16) as u16,
-        bytes: (info >> 4) as u8 & 7,
-        input: info & 1 != 0,
-        string: info & 4 != 0,
-        repeat: info & 8 != 0,
-        address_bytes: ((info >> 7) as u8 & 7) << 1,
-        segment: (info >> 10) as u8 & 7,
-        next_rip: control.exit_info_2,
+impl Vcpu {
+    /// The port access that the guest left by, if it left by one.
+    pub fn io_exit(&self) -> IoExit {
+        let control = &self.block().control;
+        let info = control.exit_info_1;
+        IoExit {
+            port: (info >> 16) as u16,
+            bytes: (info >> 4) as u8 & 7,
+            input: info & 1 != 0,
+            string: info & 4 != 0,
+            repeat: info & 8 != 0,
+            address_bytes: ((info >> 7) as u8 & 7) << 1,
+            segment: (info >> 10) as u8 & 7,
+            next_rip: control.exit_info_2,
+        }
     }
-}
 
-fn fault(control: &Control) -> GpaFault {
-    let info = control.exit_info_1;
-    GpaFault {
-        gpa: Gpa(control.exit_info_2),
-        gva: None::<Gva>,
-        present: info & 1 != 0,
-        write: info & 2 != 0,
-        execute: info & 0x10 != 0,
-        in_page_walk: info & (1 << 33) != 0,
+    /// The address that the guest left by, if it left by one.
+    pub fn gpa_fault(&self) -> GpaFault {
+        let control = &self.block().control;
+        let info = control.exit_info_1;
+        GpaFault {
+            gpa: Gpa(control.exit_info_2),
+            gva: None::<Gva>,
+            present: info & 1 != 0,
+            write: info & 2 != 0,
+            execute: info & 0x10 != 0,
+            in_page_walk: info & (1 << 33) != 0,
+        }
     }
 }

@@ -86,6 +86,15 @@ wire! {
         2 => reserved: [u16; 3],
         8 => bank0: VmmCapabilities,
     }
+
+    /// `PropertyCode::BULKHEAD_LOG`: a piece of the hypervisor's log.
+    pub struct LogProperty: 2048 {
+        /// The argument of the next piece: bytes ever logged up to the end of this one, modulo 2^32.
+        0 => next: u32,
+        /// Bytes in this piece; none if there are no newer ones.
+        4 => len: u32,
+        8 => text: [u8; 2040],
+    }
 }
 
 /// Windows 21H2, the version that Linux asks for: major in bits 15:8, minor in bits 7:0.
@@ -197,6 +206,8 @@ open_enum! {
         /// [`VmmCapabilitiesProperty`], by the extended call only.
         VMM_CAPABILITIES = 0x0009_0007,
         VP_SCHEDULING_AFFINITY_SET = 0x1000_1000,
+        /// Ours, by the extended call only: [`LogProperty`], from the byte that the argument names or the oldest there is.
+        BULKHEAD_LOG = 0xb000_0000,
     }
 
     /// The value of `PropertyCode::PROCESSOR_VENDOR`.

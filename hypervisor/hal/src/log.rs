@@ -8,15 +8,10 @@ use core::{
     sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
 };
 
-use crate::{
-    addr::{Hpa, PAGE_SIZE},
-    lp, serial,
-    sync::SpinLock,
-    time,
-};
+use crate::{addr::PAGE_SIZE, lp, serial, sync::SpinLock, time};
 
 /// Bytes in the ring.
-pub const RING_BYTES: usize = 16 * PAGE_SIZE;
+const RING_BYTES: usize = 16 * PAGE_SIZE;
 /// A line is cut here.
 const LINE_BYTES: usize = 400;
 
@@ -130,12 +125,12 @@ pub fn attach_serial() {
     let mut offset = 0;
     let mut text = [0; 128];
     loop {
-        let len = read(offset, &mut text);
+        let (len, next) = read(offset, &mut text);
         if len == 0 {
             break;
         }
         serial::write(&text[..len]);
-        offset = offset.max(oldest()) + len as u64;
+        offset = next;
     }
 }
 
@@ -144,13 +139,8 @@ pub fn detach_serial() {
     TO_SERIAL.store(false, Ordering::Relaxed);
 }
 
-/// Returns where the ring lies and how long it is. Byte `n` of the log is at `n` modulo that length.
-pub fn ring() -> (Hpa, usize) {
-    (crate::boot::image::physical(RING.0.as_ptr().addr() as u64), RING_BYTES)
-}
-
 /// Returns how many bytes were ever logged.
-pub fn written() -> u64 {
+fn written() -> u64 {
     WRITTEN.load(Ordering::Relaxed)
 }
 
@@ -159,33 +149,34 @@ fn oldest() -> u64 {
     written().saturating_sub(RING_BYTES as u64)
 }
 
-/// Copies log bytes from byte `offset`, or from the oldest that is still there; returns how many.
-pub fn read(offset: u64, into: &mut [u8]) -> usize {
+/// Copies log bytes from byte `offset`, or from the oldest that is still there; returns how many, and the offset of the
+/// byte behind them.
+pub fn read(offset: u64, into: &mut [u8]) -> (usize, u64) {
     let start = offset.max(oldest());
     let len = written().saturating_sub(start).min(into.len() as u64) as usize;
     for (offset, byte) in (start..).zip(&mut into[..len]) {
         *byte = RING.0[offset as usize % RING_BYTES].load(Ordering::Relaxed);
     }
-    len
+    (len, start + len as u64)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{LINE_BYTES, RING_BYTES, append, read, written};
+    use super::{LINE_BYTES, RING_BYTES, append, oldest, read, written};
 
     /// One test, since the ring is one.
     #[test]
     fn the_ring_keeps_the_newest_bytes_and_a_line_its_head() {
         super::write(super::Level::Warn, format_args!("{:1000}", "wide"));
         let mut line = [0; LINE_BYTES];
-        assert_eq!(read(0, &mut line), LINE_BYTES);
+        assert_eq!(read(0, &mut line), (LINE_BYTES, LINE_BYTES as u64));
         assert!(line.starts_with(b"[bulkhead   0.000000 lp0] warning: wide"));
         assert_eq!((line[LINE_BYTES - 1], written()), (b'\n', LINE_BYTES as u64));
         append(&[b'x'; RING_BYTES]);
         append(b"end");
         let mut tail = [0; 4];
-        assert_eq!((read(written() - 4, &mut tail), &tail), (4, b"xend"));
-        assert_eq!(read(0, &mut [0; 16]), 16);
-        assert_eq!(read(written(), &mut tail), 0);
+        assert_eq!((read(written() - 4, &mut tail), &tail), ((4, written()), b"xend"));
+        assert_eq!(read(0, &mut [0; 16]), (16, oldest() + 16));
+        assert_eq!(read(written(), &mut tail), (0, written()));
     }
 }

@@ -16,3 +16,5 @@ check child-destroy bulkhead destroy one
 sleep 1
 lost=$((before - $(free_memory)))
 if [ "$lost" -lt 32 ]; then ok child-memory; else fail child-memory "$lost MiB have not come back"; fi
+# The hypervisor's log, which the root reads in the hypervisor's memory.
+check hypervisor-log sh -c "bulkhead log | grep 'root: kernel at'"

@@ -5,7 +5,9 @@
 
 mod console;
 mod link;
+mod log;
 mod options;
+mod raw;
 mod table;
 
 use std::{
@@ -48,6 +50,10 @@ fn run(options: Options) -> anyhow::Result<ExitCode> {
     let (request, json) = match options.command {
         Command::Create(create) => return self::create(&run_dir, create),
         Command::Console(console) => return console::attach(&run_dir, &console).map(|()| ExitCode::SUCCESS),
+        Command::Log => {
+            print(&log::read()?);
+            return Ok(ExitCode::SUCCESS);
+        }
         Command::Start { name } => (Request::Start { name }, false),
         Command::Stop { name, force: true, .. } => (Request::Stop { name, timeout_s: 0 }, false),
         Command::Stop { name, timeout, .. } => (Request::Stop { name, timeout_s: timeout }, false),

@@ -64,6 +64,8 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show the hypervisor's log
+    Log,
     /// Attach to the serial console; Ctrl-] detaches
     Console(Console),
 }

@@ -35,6 +35,7 @@ const CHILD: &[&str] = &[
     "child-off",
     "child-destroy",
     "child-memory",
+    "hypervisor-log",
 ];
 
 /// A visit to the root's shell and to the child's, as `cargo xtask run` offers it on a terminal. A command line is

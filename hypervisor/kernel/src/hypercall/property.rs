@@ -16,7 +16,7 @@ use tlfs::{
     CallCode, HvStatus, PartitionId,
     partition::{
         COMPATIBILITY_21_H2, GetPartitionPropertyExInput, GetPartitionPropertyInput,
-        GetPartitionPropertyOutput, ProcessorVendor, PropertyCode, SetPartitionPropertyInput,
+        GetPartitionPropertyOutput, LogProperty, ProcessorVendor, PropertyCode, SetPartitionPropertyInput,
         SyntheticFeatures, VmmCapabilities, VmmCapabilitiesProperty,
     },
 };
@@ -165,21 +165,27 @@ fn change_time(partition: &PartitionRef, change: impl FnOnce(&mut ReferenceClock
     partition.for_each_vp(|vp| vp.wake());
 }
 
-/// `HvCallGetPartitionPropertyEx`, with the one property there is.
+/// `HvCallGetPartitionPropertyEx`.
 pub const GET_EX: CallSpec =
-    CallSpec::simple(size_of::<GetPartitionPropertyExInput>(), size_of::<VmmCapabilitiesProperty>());
+    CallSpec::simple(size_of::<GetPartitionPropertyExInput>(), size_of::<LogProperty>());
 
 /// Returns a property that is a structure. VMMs take `UNKNOWN_PROPERTY` for none of it, and give up at other errors.
 pub fn get_ex(_: &mut RootCpu, call: &mut Call) -> Outcome {
     let input: GetPartitionPropertyExInput = call.header()?;
     target(input.partition_id, CallCode::GET_PARTITION_PROPERTY_EX)?;
-    if input.property_code != PropertyCode::VMM_CAPABILITIES {
-        return Err(HvStatus::UNKNOWN_PROPERTY);
+    match input.property_code {
+        PropertyCode::VMM_CAPABILITIES => call.set_output(&VmmCapabilitiesProperty {
+            bank_count: 1,
+            reserved: [0; 3],
+            bank0: VmmCapabilities::NONE,
+        }),
+        PropertyCode::BULKHEAD_LOG => {
+            let mut piece = LogProperty::ZEROED;
+            let (len, next) = hal::log::read(input.argument.argument().into(), &mut piece.text);
+            (piece.len, piece.next) = (len as u32, next as u32);
+            call.set_output(&piece);
+        }
+        _ => return Err(HvStatus::UNKNOWN_PROPERTY),
     }
-    call.set_output(&VmmCapabilitiesProperty {
-        bank_count: 1,
-        reserved: [0; 3],
-        bank0: VmmCapabilities::NONE,
-    });
     Ok(())
 }

@@ -8,72 +8,9 @@ use core::{
 };
 
 use crate::{
-    addr::{Hpa, PAGE_SIZE},
+    addr::PAGE_SIZE,
     mem::{Frame, NoMemory, PoolId, direct, physical},
 };
-
-#[repr(C)]
-struct Boxed<T> {
-    value: T,
-    pool: PoolId,
-}
-
-/// A value that owns the frame it lives in.
-pub struct PageBox<T>(NonNull<Boxed<T>>);
-
-// SAFETY: a `PageBox` owns its value as a `Box` does.
-unsafe impl<T: Send> Send for PageBox<T> {}
-// SAFETY: as above; a shared `PageBox` gives only `&T`.
-unsafe impl<T: Sync> Sync for PageBox<T> {}
-
-impl<T> PageBox<T> {
-    const FITS: () = assert!(size_of::<Boxed<T>>() <= PAGE_SIZE && align_of::<Boxed<T>>() <= PAGE_SIZE);
-
-    /// Puts `value` into a frame of `pool`.
-    ///
-    /// # Errors
-    /// The pool is empty; `value` is dropped.
-    pub fn new(pool: PoolId, value: T) -> Result<Self, NoMemory> {
-        let () = Self::FITS;
-        let frame = pool.get().take()?;
-        let place = direct::<Boxed<T>>(frame.hpa());
-        // SAFETY: the frame is owned, page-aligned and large enough (`FITS`).
-        unsafe { place.write(Boxed { value, pool }) };
-        // SAFETY: the direct map has no address 0.
-        Ok(Self(unsafe { NonNull::new_unchecked(place) }))
-    }
-
-    /// The physical address of the value, for hardware that is given it.
-    pub fn hpa(&self) -> Hpa {
-        physical(self.0.as_ptr())
-    }
-}
-
-impl<T> Deref for PageBox<T> {
-    type Target = T;
-
-    fn deref(&self) -> &T {
-        // SAFETY: the pointer is valid and uniquely owned for the life of `self`.
-        &unsafe { self.0.as_ref() }.value
-    }
-}
-
-impl<T> DerefMut for PageBox<T> {
-    fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: as in `deref`, and `self` is borrowed exclusively.
-        &mut unsafe { self.0.as_mut() }.value
-    }
-}
-
-impl<T> Drop for PageBox<T> {
-    fn drop(&mut self) {
-        // SAFETY: the value is initialised and is not used again.
-        let pool = unsafe { self.0.as_ref() }.pool;
-        // SAFETY: as above; dropped exactly once, here.
-        unsafe { self.0.as_ptr().drop_in_place() };
-        pool.get().put(Frame::from_owned(self.hpa()));
-    }
-}
 
 #[repr(C)]
 struct Counted<T> {
@@ -156,5 +93,34 @@ impl<T> Drop for PageArc<T> {
 impl<T: fmt::Debug> fmt::Debug for PageArc<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         (**self).fmt(f)
+    }
+}
+
+/// A value that owns the frame it lives in: the only user of a shared one.
+pub struct PageBox<T>(PageArc<T>);
+
+impl<T> PageBox<T> {
+    /// Puts `value` into a frame of `pool`.
+    ///
+    /// # Errors
+    /// The pool is empty; `value` is dropped.
+    pub fn new(pool: PoolId, value: T) -> Result<Self, NoMemory> {
+        PageArc::new(pool, value).map(Self)
+    }
+}
+
+impl<T> Deref for PageBox<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> DerefMut for PageBox<T> {
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: the value is valid, and nobody else uses it: the `PageArc` within is never cloned, and `self` is
+        // borrowed exclusively.
+        &mut unsafe { self.0.0.as_mut() }.value
     }
 }

@@ -15,6 +15,7 @@ pub mod object;
 pub mod pool;
 pub mod shared;
 pub mod space;
+pub(crate) mod table;
 
 pub use frame::Frame;
 pub use object::{PageArc, PageBox};

@@ -6,10 +6,13 @@
 use core::ops::Range;
 
 use crate::{
-    addr::{Hpa, PAGE_SIZE},
-    boot::paging::{Access, AddressSpace, Largest},
+    addr::PAGE_SIZE,
+    boot::paging::AddressSpace,
     lp::{self, LpIndex},
-    mem::boot,
+    mem::{
+        boot,
+        space::{Access, PageSize},
+    },
 };
 
 const BASE: u64 = 0xffff_ff00_0000_0000;
@@ -56,13 +59,8 @@ pub(crate) fn map_all(space: &AddressSpace, lps: u32) {
     for lp in (0..lps).map(LpIndex) {
         for (first, pages) in [MAIN, NMI, FATAL] {
             let frames = boot::frames(pages as usize).expect("the boot reserve holds the LPs' stacks");
-            space.map(
-                slot(lp) + first * PAGE,
-                Hpa(frames.0),
-                pages * PAGE,
-                Access::ReadWrite,
-                Largest::Page4K,
-            );
+            let start = slot(lp) + first * PAGE;
+            space.map(start, frames, pages * PAGE, Access::READ_WRITE, PageSize::Small);
         }
     }
 }

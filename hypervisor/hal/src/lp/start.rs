@@ -6,13 +6,13 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use crate::{
     addr::{Hpa, PAGE_SIZE},
     apic,
-    boot::{
-        BootInfo, MemoryKind,
-        paging::{Access, AddressSpace, Largest},
-    },
+    boot::{BootInfo, MemoryKind, paging::AddressSpace},
     cpu::{self, register},
     lp::{self, LpIndex, blocks, stack},
-    mem::direct,
+    mem::{
+        direct,
+        space::{Access, PageSize},
+    },
     time,
 };
 
@@ -57,7 +57,7 @@ pub fn start_all(boot: &BootInfo) {
     // SAFETY: the page is usable memory that nothing refers to.
     let saved = unsafe { place.read() };
     copy_trampoline(page);
-    space.map(page.0, page, PAGE_SIZE as u64, Access::Execute, Largest::Page4K);
+    space.map(page.0, page, PAGE_SIZE as u64, Access::EXECUTE, PageSize::Small);
     for block in &blocks()[1..] {
         apic::send_init(block.apic_id);
     }

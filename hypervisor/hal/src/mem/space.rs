@@ -9,20 +9,20 @@
 //!
 //! The entry format is APM 2 §15.25.5 (the nested table has the host's long-mode format, walked as a user access).
 
-mod entry;
-
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{
     addr::{Gpa, Hpa},
+    list::List,
     mem::{
-        Frame, NoMemory, PoolId, direct,
+        Frame, NoMemory, PoolId,
         frame::{self, Refusal},
+        table::{ENTRIES, Entry, Slot},
     },
     sync::SpinLock,
 };
-use entry::Entry;
-pub use entry::{Access, LEVELS, PageSize};
+
+pub use crate::mem::table::{Access, PageSize};
 
 /// What a map operation did not do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,10 +56,7 @@ pub struct Translation {
 const BATCH: usize = 512;
 
 /// Entries that are cleared in the table but may still be in a TLB.
-struct Removed {
-    entries: [Entry; BATCH],
-    count: usize,
-}
+type Removed = List<Entry, BATCH>;
 
 /// Whose frames a space maps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,35 +136,40 @@ impl Space {
         size: PageSize,
         access: Access,
     ) -> (usize, Result<(), MapError>) {
-        self.change(gpa, size, targets.len(), |top, removed, index, gpa| {
-            let Some(&hpa) = targets.get(index) else { return Err(MapError::BadAddress) };
-            self.map_one(top, removed, gpa, hpa, size, access)
+        self.batch(targets.len(), |top, removed, index| {
+            let gpa = page_at(gpa, size, index).ok_or(MapError::BadAddress)?;
+            let hpa = *targets.get(index).ok_or(MapError::BadAddress)?;
+            if hpa.0 & (size.bytes() - 1) != 0 {
+                return Err(MapError::BadAddress);
+            }
+            let slot = self.slot(top, gpa, size.level())?;
+            self.share_range(hpa, size)?;
+            replace(slot, Entry::leaf(hpa, size, access).nested(), removed);
+            Ok(())
         })
     }
 
     /// Revokes consecutive pages of `size` from `gpa`. Returns how many, and why not all.
     pub fn unmap(&self, gpa: Gpa, pages: usize, size: PageSize) -> (usize, Result<(), MapError>) {
-        self.change(gpa, size, pages, |top, removed, _, gpa| self.unmap_one(top, removed, gpa, size))
+        self.batch(pages, |top, removed, index| {
+            let gpa = page_at(gpa, size, index).ok_or(MapError::BadAddress)?;
+            self.unmap_one(top, removed, gpa, size)
+        })
     }
 
-    /// Runs `step` for page after page until the batch is full, then makes every removal final.
-    fn change(
+    /// Runs `step` for number after number until the batch is full, then makes every removal final. Each step removes
+    /// one entry at most.
+    fn batch(
         &self,
-        gpa: Gpa,
-        size: PageSize,
-        pages: usize,
-        mut step: impl FnMut(Hpa, &mut Removed, usize, Gpa) -> Result<(), MapError>,
+        count: usize,
+        mut step: impl FnMut(Hpa, &mut Removed, usize) -> Result<(), MapError>,
     ) -> (usize, Result<(), MapError>) {
-        let mut removed = Removed { entries: [Entry::EMPTY; BATCH], count: 0 };
+        let mut removed = Removed::new();
         let mut done = 0;
-        let mut result = Ok(());
         let top = self.top.lock();
-        while done < pages && removed.count < BATCH {
-            let Some(page) = page_at(gpa, size, done) else {
-                result = Err(MapError::BadAddress);
-                break;
-            };
-            result = step(*top, &mut removed, done, page);
+        let mut result = Ok(());
+        while done < count && removed.len() < BATCH {
+            result = step(*top, &mut removed, done);
             if result.is_err() {
                 break;
             }
@@ -177,38 +179,13 @@ impl Space {
         (done, result)
     }
 
-    fn map_one(
-        &self,
-        top: Hpa,
-        removed: &mut Removed,
-        gpa: Gpa,
-        hpa: Hpa,
-        size: PageSize,
-        access: Access,
-    ) -> Result<(), MapError> {
-        if hpa.0 & (size.bytes() - 1) != 0 {
-            return Err(MapError::BadAddress);
-        }
-        let slot = self.slot(top, gpa, size.level())?;
-        self.share_range(hpa, size)?;
-        self.replace(slot, Entry::leaf(hpa, size, access), removed);
-        Ok(())
-    }
-
     fn unmap_one(&self, top: Hpa, removed: &mut Removed, gpa: Gpa, size: PageSize) -> Result<(), MapError> {
-        match find(top, gpa, size.level()) {
-            Found::Empty => Ok(()),
-            Found::Slot(slot) => {
-                self.replace(slot, Entry::EMPTY, removed);
-                Ok(())
-            }
-            // A larger mapping covers the page: it is split first.
-            Found::Covered => {
-                let slot = self.slot(top, gpa, size.level())?;
-                self.replace(slot, Entry::EMPTY, removed);
-                Ok(())
-            }
+        let (_, entry) = Slot::descend(top, gpa.0, size.level());
+        if entry.is_present() {
+            // A larger mapping that covers the page is split.
+            replace(self.slot(top, gpa, size.level())?, Entry::EMPTY, removed);
         }
+        Ok(())
     }
 
     fn share_range(&self, hpa: Hpa, size: PageSize) -> Result<(), MapError> {
@@ -225,55 +202,37 @@ impl Space {
         Ok(())
     }
 
-    fn replace(&self, slot: Slot, new: Entry, removed: &mut Removed) {
-        let old = slot.swap(new);
-        if old.is_present() {
-            // `change` stops at a full batch, and each step removes at most one entry.
-            if let Some(place) = removed.entries.get_mut(removed.count) {
-                *place = old.at_level(slot.level);
-                removed.count += 1;
+    /// Finds the slot of `gpa` at `level`, making tables and splitting larger mappings on the way.
+    fn slot(&self, top: Hpa, gpa: Gpa, level: u8) -> Result<Slot, MapError> {
+        loop {
+            let (slot, entry) = Slot::descend(top, gpa.0, level);
+            if slot.level == level {
+                return Ok(slot);
+            }
+            if entry.is_present() {
+                self.split(slot, entry)?;
+            } else {
+                slot.swap(Entry::table(self.pool.get().take_zeroed()?.hpa()).nested());
             }
         }
     }
 
-    /// Finds the slot of `gpa` at `level`, making tables and splitting larger mappings on the way.
-    fn slot(&self, top: Hpa, gpa: Gpa, level: u8) -> Result<Slot, MapError> {
-        let mut table = top;
-        for current in (level + 1..LEVELS).rev() {
-            let slot = Slot::of(table, gpa, current);
-            let entry = slot.load();
-            table = if !entry.is_present() {
-                let new = self.pool.get().take_zeroed()?.hpa();
-                slot.swap(Entry::table(new));
-                new
-            } else if entry.is_leaf(current) {
-                self.split(slot, entry)?
-            } else {
-                entry.hpa()
-            };
-        }
-        Ok(Slot::of(table, gpa, level))
-    }
-
     /// Replaces a large leaf by a table of the next smaller size with the same meaning. No flush is needed:
     /// both translations agree, and every later change of the small entries flushes for itself.
-    fn split(&self, slot: Slot, leaf: Entry) -> Result<Hpa, NoMemory> {
+    fn split(&self, slot: Slot, leaf: Entry) -> Result<(), NoMemory> {
         let table = self.pool.get().take()?.hpa();
-        for index in 0..512 {
+        for index in 0..ENTRIES {
             Slot { table, index, level: slot.level - 1 }.swap(leaf.part(slot.level, index));
         }
-        slot.swap(Entry::table(table));
-        Ok(table)
+        slot.swap(Entry::table(table).nested());
+        Ok(())
     }
 
     /// Makes removals final: no processor reaches them any more, then shares and tables are given back.
     fn finish(&self, removed: &Removed) {
-        if removed.count == 0 {
-            return;
-        }
-        self.flush();
-        for entry in removed.entries.iter().take(removed.count) {
-            self.discard(*entry, entry.level());
+        if !removed.is_empty() {
+            self.flush();
+            removed.iter().for_each(|entry| self.discard(*entry, entry.level()));
         }
     }
 
@@ -290,14 +249,13 @@ impl Space {
             return;
         }
         if !entry.is_leaf(level) {
-            for index in 0..512 {
+            for index in 0..ENTRIES {
                 self.discard(Slot { table: entry.hpa(), index, level: level - 1 }.load(), level - 1);
             }
             self.pool.get().put(Frame::from_owned(entry.hpa()));
         } else if self.shares == Shares::Counted {
             let first = entry.hpa().page();
-            let pages = 1u64 << (9 * u32::from(level));
-            (first..first + pages).for_each(|p| frame::unshare(Hpa::from_page(p)));
+            (first..first + PageSize::at(level).pages()).for_each(|p| frame::unshare(Hpa::from_page(p)));
         }
     }
 
@@ -331,10 +289,10 @@ impl Space {
     /// The pool is empty.
     pub fn split_to_4k(&self, gpa: Gpa) -> Result<(), MapError> {
         let top = self.top.lock();
-        match walk(*top, gpa) {
-            Some((slot, _)) if slot.level > 0 => self.slot(*top, gpa, 0).map(|_| ()),
-            _ => Ok(()),
+        if walk(*top, gpa).is_some() {
+            self.slot(*top, gpa, 0)?;
         }
+        Ok(())
     }
 
     /// Takes root frames out of the root's reach and hands each to `take`, in order. Stops at the first that
@@ -345,20 +303,10 @@ impl Space {
         if self.shares != Shares::Identity {
             return (0, Err(MapError::BadAddress));
         }
-        let mut claimed = 0;
-        let mut result = Ok(());
-        {
-            let top = self.top.lock();
-            let mut removed = Removed { entries: [Entry::EMPTY; BATCH], count: 0 };
-            for &hpa in pages.iter().take(BATCH) {
-                result = self.revoke_one(*top, &mut removed, hpa);
-                if result.is_err() {
-                    break;
-                }
-                claimed += 1;
-            }
-            self.finish(&removed);
-        }
+        let (claimed, result) = self.batch(pages.len().min(BATCH), |top, removed, index| {
+            let hpa = *pages.get(index).ok_or(MapError::BadAddress)?;
+            self.revoke_one(top, removed, hpa)
+        });
         pages.iter().take(claimed).for_each(|&hpa| take(Frame::from_owned(hpa.align_down())));
         (claimed, result)
     }
@@ -384,14 +332,13 @@ impl Space {
     /// Removes every mapping and gives back all tables but the top one.
     pub fn clear(&self) {
         let top = self.top.lock();
-        let slots = || (0..512).map(|index| Slot { table: *top, index, level: LEVELS - 1 });
         // Two passes, so that one flush serves: cut the tree at the top, flush, then free what hung there.
-        let mut cut = [Entry::EMPTY; 512];
-        for (slot, place) in slots().zip(cut.iter_mut()) {
-            *place = slot.swap(Entry::EMPTY);
+        let mut cut = [Entry::EMPTY; ENTRIES];
+        for (slot, place) in Slot::of_top(*top).zip(cut.iter_mut()) {
+            *place = slot.swap(Entry::EMPTY).at_level(slot.level);
         }
         self.flush();
-        cut.iter().for_each(|entry| self.discard(*entry, LEVELS - 1));
+        cut.iter().for_each(|entry| self.discard(*entry, entry.level()));
     }
 }
 
@@ -410,89 +357,17 @@ fn page_at(gpa: Gpa, size: PageSize, index: usize) -> Option<Gpa> {
     (page.0 < 1 << 48).then_some(page)
 }
 
-/// One entry's place in a table.
-#[derive(Clone, Copy)]
-struct Slot {
-    table: Hpa,
-    index: usize,
-    level: u8,
-}
-
-impl Slot {
-    fn of(table: Hpa, gpa: Gpa, level: u8) -> Self {
-        let index = (gpa.0 >> (12 + 9 * u32::from(level))) as usize & 511;
-        Self { table, index, level }
+/// Changes an entry, and keeps what was there until nobody can reach it.
+fn replace(slot: Slot, new: Entry, removed: &mut Removed) {
+    let old = slot.swap(new);
+    if old.is_present() {
+        let kept = removed.push(old.at_level(slot.level));
+        debug_assert!(kept.is_ok(), "a batch ends before its list is full");
     }
-
-    fn word(&self) -> &'static AtomicU64 {
-        let table = direct::<[AtomicU64; 512]>(self.table);
-        // SAFETY: `table` is an owned frame used only as a table; the processor's walker shares it, hence atomics.
-        // The space's lock is held, so the table is not freed meanwhile.
-        let words = unsafe { &*table };
-        &words[self.index & 511]
-    }
-
-    fn load(&self) -> Entry {
-        Entry::from_bits(self.word().load(Ordering::Relaxed))
-    }
-
-    fn swap(&self, entry: Entry) -> Entry {
-        Entry::from_bits(self.word().swap(entry.bits(), Ordering::AcqRel))
-    }
-
-    fn update_state(&self, [accessed, dirty]: [Option<bool>; 2]) -> (bool, bool) {
-        let change = |bits: u64| {
-            let mut entry = Entry::from_bits(bits);
-            accessed.inspect(|&on| entry.set_accessed(on));
-            dirty.inspect(|&on| entry.set_dirty(on));
-            Some(entry.bits())
-        };
-        // The walker sets bits concurrently; the loop of `fetch_update` loses none.
-        let old = match self.word().fetch_update(Ordering::AcqRel, Ordering::Relaxed, change) {
-            Ok(old) | Err(old) => Entry::from_bits(old),
-        };
-        (old.is_accessed(), old.is_dirty())
-    }
-}
-
-enum Found {
-    Empty,
-    Slot(Slot),
-    Covered,
-}
-
-/// Looks for the slot of `gpa` at `level` without changing anything.
-fn find(top: Hpa, gpa: Gpa, level: u8) -> Found {
-    let mut table = top;
-    for current in (level + 1..LEVELS).rev() {
-        let entry = Slot::of(table, gpa, current).load();
-        if !entry.is_present() {
-            return Found::Empty;
-        }
-        if entry.is_leaf(current) {
-            return Found::Covered;
-        }
-        table = entry.hpa();
-    }
-    Found::Slot(Slot::of(table, gpa, level))
 }
 
 /// The leaf that covers `gpa`.
 fn walk(top: Hpa, gpa: Gpa) -> Option<(Slot, Entry)> {
-    if gpa.0 >= 1 << 48 {
-        return None;
-    }
-    let mut table = top;
-    for level in (0..LEVELS).rev() {
-        let slot = Slot::of(table, gpa, level);
-        let entry = slot.load();
-        if !entry.is_present() {
-            return None;
-        }
-        if entry.is_leaf(level) {
-            return Some((slot, entry));
-        }
-        table = entry.hpa();
-    }
-    None
+    let (slot, entry) = Slot::descend(top, gpa.0, 0);
+    (gpa.0 < 1 << 48 && entry.is_present()).then_some((slot, entry))
 }

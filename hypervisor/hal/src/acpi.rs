@@ -201,8 +201,8 @@ pub fn tables() -> &'static Tables {
 /// # Errors
 /// There are none, or they are broken.
 pub(crate) fn discover(source: Option<RsdpSource>, read: Reader) -> Result<&'static Tables, AcpiError> {
-    let source = source.or_else(|| RsdpSource::search(read)).ok_or(AcpiError::NoRsdp)?;
-    let tables = Tables::new(&source.rsdp(read)?, read)?;
+    let rsdp = source.ok_or(AcpiError::NoRsdp)?.rsdp(read)?;
+    let tables = Tables::new(&rsdp, read)?;
     TABLES.set(tables).map_err(|_| AcpiError::BadRoot)
 }
 

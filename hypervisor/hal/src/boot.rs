@@ -1,7 +1,6 @@
 //! From the loader to the kernel: what the machine is, learned once, in one form for every loader.
 //!
-//! All text is copied out of the loader's memory, and what must not be overwritten yet is listed in
-//! [`BootInfo::reserved`], so that nothing of the loader's own is needed any more.
+//! All text is copied out of the loader's memory, so that nothing of the loader's own but the modules is needed any more.
 
 mod entry;
 pub(crate) mod image;
@@ -17,6 +16,7 @@ use crate::{
     acpi::RsdpSource,
     addr::Hpa,
     list::{Full, List},
+    mem::boot::Span,
 };
 
 /// Most modules that a loader may pass.
@@ -42,34 +42,6 @@ pub struct Module {
     pub name: &'static str,
 }
 
-/// Memory that is in use although the memory map calls it usable.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Reserved {
-    /// Its first byte.
-    pub start: Hpa,
-    /// Its length in bytes.
-    pub len: u64,
-    /// What lies there.
-    pub owner: Owner,
-}
-
-impl Reserved {
-    /// Whether any of `len` bytes from `start` is part of this.
-    pub fn overlaps(&self, start: Hpa, len: u64) -> bool {
-        start.0 < self.start.0.saturating_add(self.len) && self.start.0 < start.0.saturating_add(len)
-    }
-}
-
-/// Who uses reserved memory, and so for how long.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Owner {
-    /// The hypervisor, for ever: its image or its region ([`crate::mem::boot::region`]).
-    #[default]
-    Hypervisor,
-    /// The module of that number, until it is consumed.
-    Module(usize),
-}
-
 /// What the loader and the firmware say about the machine.
 #[derive(Clone, Debug)]
 pub struct BootInfo {
@@ -83,8 +55,8 @@ pub struct BootInfo {
     pub modules: List<Module, MAX_MODULES>,
     /// Where the ACPI tables begin, if the loader says so.
     pub rsdp: Option<RsdpSource>,
-    /// Usable memory that is in use.
-    pub reserved: List<Reserved, { MAX_MODULES + 2 }>,
+    /// Memory that is the hypervisor's for ever: its region and its image.
+    pub hypervisor: [Span; 2],
 }
 
 impl BootInfo {
@@ -95,7 +67,7 @@ impl BootInfo {
             memory: MemoryMap::new(),
             modules: List::new(),
             rsdp: None,
-            reserved: List::new(),
+            hypervisor: [Span::EMPTY; 2],
         }
     }
 }

@@ -177,7 +177,7 @@ impl Layout {
             initramfs.start = highest("initramfs", initramfs.len, kernel.initramfs_end(), &[kernel_at])?;
         }
         let image = kernel.body;
-        let stage = if e820::overlap(&image, &initramfs) {
+        let stage = if image.overlaps(&initramfs) {
             highest("kernel while it moves", image.len, linux::REACH, &[initramfs, bundle.initramfs])?
         } else {
             image.start

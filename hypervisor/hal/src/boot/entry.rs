@@ -5,7 +5,7 @@
 use core::{arch::asm, fmt, iter, slice, sync::atomic::Ordering};
 
 use super::{
-    BootError, BootInfo, MAX_MODULES, MemoryKind, Owner, Reserved, image,
+    BootError, BootInfo, MAX_MODULES, MemoryKind, image,
     map::MAX_RANGES,
     multiboot2,
     paging::{self, FOUR_GIB},
@@ -13,7 +13,7 @@ use super::{
     text::TextRoom,
 };
 use crate::{
-    acpi::{self, AcpiError, Madt},
+    acpi::{self, AcpiError, Madt, RsdpSource},
     addr::Hpa,
     apic, cpu,
     crash::{self, Policy},
@@ -35,7 +35,6 @@ const TEXT_BYTES: usize = 8 << 10;
 /// What the kernel may take of the boot reserve, for itself and for each LP.
 const KERNEL_BYTES: u64 = 2 << 20;
 const KERNEL_BYTES_PER_LP: u64 = 128 << 10;
-const NOTHING: Span = Span { start: Hpa(0), len: 0 };
 
 #[cfg(target_os = "none")]
 core::arch::global_asm!(
@@ -104,6 +103,7 @@ fn prepare(magic: u32, info: Hpa) -> Result<BootInfo, CannotBoot> {
         // The kernel reads the options; this one serves the failures before that too.
         crash::set_policy(Policy::Exit);
     }
+    boot.rsdp = boot.rsdp.or_else(|| RsdpSource::search(read_or_zeros));
     let tables = acpi::discover(boot.rsdp, read_or_zeros).map_err(CannotBoot::Acpi)?;
     let madt = tables.madt().ok_or(CannotBoot::NoMadt)?;
     pic::silence();
@@ -173,24 +173,19 @@ fn others(madt: &Madt, this: u32) -> impl Iterator<Item = u32> {
 fn reserve(boot: &mut BootInfo, lps: u64) -> Result<(), TooLittleMemory> {
     let image = image::all();
     let image = Span { start: image::physical(image.start), len: image.end - image.start };
-    let mut keep = [NOTHING; MAX_MODULES + 1];
+    let mut keep = [Span::EMPTY; MAX_MODULES + 1];
     let modules = boot.modules.iter().map(|module| Span { start: module.start, len: module.len });
     for (span, kept) in keep.iter_mut().zip(iter::once(image).chain(modules)) {
         *span = kept;
     }
-    let mut usable = [NOTHING; MAX_RANGES];
-    for (span, range) in usable.iter_mut().zip(boot.memory.of_kind(MemoryKind::Usable)) {
+    let mut usable = [Span::EMPTY; MAX_RANGES];
+    for (span, range) in usable.iter_mut().zip(boot.memory.of_kind(MemoryKind::USABLE)) {
         *span = Span { start: range.start, len: range.len };
     }
     let per_lp = stack::BYTES_PER_LP + size_of::<Block>() as u64 + KERNEL_BYTES_PER_LP;
     let bytes = paging::reserve_bytes(&boot.memory) + KERNEL_BYTES + lps * per_lp;
     mem::boot::init(&usable, &keep, image, bytes)?;
-    let owners = (0..boot.modules.len()).map(Owner::Module);
-    let owners = [Owner::Hypervisor; 2].into_iter().chain(owners);
-    for (span, owner) in iter::once(mem::boot::region()).chain(keep).zip(owners) {
-        let reserved = boot.reserved.push(Reserved { start: span.start, len: span.len, owner });
-        reserved.expect("the list holds the region, the image and every module");
-    }
+    boot.hypervisor = [mem::boot::region(), image];
     Ok(())
 }
 

@@ -8,49 +8,19 @@ use crate::{
 /// Most ranges of a memory map.
 pub(super) const MAX_RANGES: usize = 128;
 
-/// What memory is for, with ACPI's numbers (ACPI 6.5 table 15.9), which both boot protocols use.
+/// What memory is for, by ACPI's number (ACPI 6.5 table 15.9), which boot protocols and guests use too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum MemoryKind {
-    /// Ordinary memory.
-    Usable,
-    /// Not to be touched.
-    #[default]
-    Reserved,
-    /// ACPI tables; usable once they are consumed.
-    AcpiReclaimable,
-    /// Memory that firmware keeps through sleep.
-    AcpiNvs,
-    /// Memory with errors.
-    Unusable,
-    /// Any other number.
-    Other(u32),
-}
-
-impl From<u32> for MemoryKind {
-    fn from(number: u32) -> Self {
-        match number {
-            1 => Self::Usable,
-            2 => Self::Reserved,
-            3 => Self::AcpiReclaimable,
-            4 => Self::AcpiNvs,
-            5 => Self::Unusable,
-            other => Self::Other(other),
-        }
-    }
-}
+pub struct MemoryKind(pub u32);
 
 impl MemoryKind {
-    /// Returns ACPI's number, as a guest's own memory map wants it.
-    pub const fn number(self) -> u32 {
-        match self {
-            Self::Usable => 1,
-            Self::Reserved => 2,
-            Self::AcpiReclaimable => 3,
-            Self::AcpiNvs => 4,
-            Self::Unusable => 5,
-            Self::Other(number) => number,
-        }
-    }
+    /// Ordinary memory.
+    pub const USABLE: Self = Self(1);
+    /// Not to be touched.
+    pub const RESERVED: Self = Self(2);
+    /// ACPI tables; usable once they are consumed.
+    pub const ACPI_RECLAIMABLE: Self = Self(3);
+    /// Memory that firmware keeps through sleep.
+    pub const ACPI_NVS: Self = Self(4);
 }
 
 /// A range of the physical address space.
@@ -138,12 +108,12 @@ mod tests {
         for (start, len, kind) in
             [(0x3000, 0x1000, 1), (0, 0x1000, 1), (0x1000, 0x1000, 1), (0x2000, 0x1000, 2)]
         {
-            map.add(range(start, len, MemoryKind::from(kind))).unwrap();
+            map.add(range(start, len, MemoryKind(kind))).unwrap();
         }
         let expected = [
-            range(0, 0x2000, MemoryKind::Usable),
-            range(0x2000, 0x1000, MemoryKind::Reserved),
-            range(0x3000, 0x1000, MemoryKind::Usable),
+            range(0, 0x2000, MemoryKind::USABLE),
+            range(0x2000, 0x1000, MemoryKind::RESERVED),
+            range(0x3000, 0x1000, MemoryKind::USABLE),
         ];
         assert_eq!(map.iter().copied().collect::<Vec<_>>(), expected);
     }
@@ -151,28 +121,28 @@ mod tests {
     #[test]
     fn empty_and_wrapping_ranges_are_dropped() {
         let mut map = MemoryMap::new();
-        map.add(range(0x1000, 0, MemoryKind::Usable)).unwrap();
-        map.add(range(u64::MAX, 2, MemoryKind::Usable)).unwrap();
+        map.add(range(0x1000, 0, MemoryKind::USABLE)).unwrap();
+        map.add(range(u64::MAX, 2, MemoryKind::USABLE)).unwrap();
         assert_eq!(map.iter().count(), 0);
     }
 
     #[test]
     fn memory_that_two_ranges_claim_is_not_covered() {
         let mut map = MemoryMap::new();
-        map.add(range(0, 0x10000, MemoryKind::Usable)).unwrap();
-        map.add(range(0x8000, 0x1000, MemoryKind::Reserved)).unwrap();
-        assert!(map.covers(Hpa(0x7000), 0x1000, MemoryKind::Usable));
-        assert!(!map.covers(Hpa(0x8000), 0x1000, MemoryKind::Usable));
-        assert!(!map.covers(Hpa(0xf800), 0x1000, MemoryKind::Usable));
-        assert!(!map.covers(Hpa(u64::MAX), 0x1000, MemoryKind::Usable));
+        map.add(range(0, 0x10000, MemoryKind::USABLE)).unwrap();
+        map.add(range(0x8000, 0x1000, MemoryKind::RESERVED)).unwrap();
+        assert!(map.covers(Hpa(0x7000), 0x1000, MemoryKind::USABLE));
+        assert!(!map.covers(Hpa(0x8000), 0x1000, MemoryKind::USABLE));
+        assert!(!map.covers(Hpa(0xf800), 0x1000, MemoryKind::USABLE));
+        assert!(!map.covers(Hpa(u64::MAX), 0x1000, MemoryKind::USABLE));
     }
 
     #[test]
     fn too_many_ranges_are_refused() {
         let mut map = MemoryMap::new();
         for index in 0..MAX_RANGES as u64 {
-            map.add(range(index * 0x2000, 0x1000, MemoryKind::Usable)).unwrap();
+            map.add(range(index * 0x2000, 0x1000, MemoryKind::USABLE)).unwrap();
         }
-        assert_eq!(map.add(range(1 << 40, 0x1000, MemoryKind::Usable)), Err(Full));
+        assert_eq!(map.add(range(1 << 40, 0x1000, MemoryKind::USABLE)), Err(Full));
     }
 }

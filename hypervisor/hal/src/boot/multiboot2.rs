@@ -68,7 +68,7 @@ fn memory_map(payload: &[u8], boot: &mut BootInfo) -> Result<(), BootError> {
     }
     let entries = payload.get(8..).ok_or(BootError::Truncated)?;
     for entry in entries.chunks_exact(entry_bytes) {
-        let kind = MemoryKind::from(word(entry, 16)?);
+        let kind = MemoryKind(word(entry, 16)?);
         boot.memory.add(MemoryRange { start: Hpa(long(entry, 0)?), len: long(entry, 8)?, kind })?;
     }
     Ok(())
@@ -140,7 +140,7 @@ mod tests {
         assert_eq!(boot.modules[0].name, "kernel root=/dev/sda");
         assert_eq!(boot.rsdp, Some(crate::acpi::RsdpSource::copy(b"RSD PTR new")));
         let kinds: Vec<_> = boot.memory.iter().map(|range| (range.start.0, range.kind)).collect();
-        let (usable, reserved) = (MemoryKind::Usable, MemoryKind::Reserved);
+        let (usable, reserved) = (MemoryKind::USABLE, MemoryKind::RESERVED);
         assert_eq!(kinds, [(0, usable), (0xf0000, reserved), (0x10_0000, usable)]);
     }
 

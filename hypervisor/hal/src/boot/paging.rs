@@ -125,7 +125,7 @@ fn map_direct(space: &AddressSpace, range: Range<u64>, access: Access, largest: 
 
 /// Whether there is memory that somebody may want to read or write.
 fn is_memory(kind: MemoryKind) -> bool {
-    matches!(kind, MemoryKind::Usable | MemoryKind::AcpiReclaimable | MemoryKind::AcpiNvs)
+    matches!(kind, MemoryKind::USABLE | MemoryKind::ACPI_RECLAIMABLE | MemoryKind::ACPI_NVS)
 }
 
 /// Copies physical memory below 4 GiB, which is mapped at any time; `None` above. For what the loader and the

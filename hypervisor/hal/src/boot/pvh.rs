@@ -68,7 +68,7 @@ pub(super) fn parse(info: Hpa, read: Read, room: &mut TextRoom) -> Result<BootIn
     }
     for index in 0..info.range_count {
         let RangeEntry { start, len, kind, .. } = element(read, info.memory_map, index)?;
-        boot.memory.add(MemoryRange { start: Hpa(start), len, kind: MemoryKind::from(kind) })?;
+        boot.memory.add(MemoryRange { start: Hpa(start), len, kind: MemoryKind(kind) })?;
     }
     Ok(boot)
 }
@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(boot.modules[0].name, "bundle");
         assert_eq!(
             boot.memory.iter().map(|range| range.kind).collect::<Vec<_>>(),
-            [MemoryKind::Usable, MemoryKind::Reserved]
+            [MemoryKind::USABLE, MemoryKind::RESERVED]
         );
     }
 

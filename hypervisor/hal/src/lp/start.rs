@@ -10,6 +10,7 @@ use crate::{
     cpu::{self, register},
     lp::{self, LpIndex, blocks, stack},
     mem::{
+        boot::Span,
         direct,
         space::{Access, PageSize},
     },
@@ -78,9 +79,12 @@ pub fn release() {
 
 /// The highest page that is free below the legacy video memory.
 fn trampoline_page(boot: &BootInfo) -> Option<Hpa> {
-    (1..0xa0).rev().map(Hpa::from_page).find(|page| {
-        boot.memory.covers(*page, PAGE_SIZE as u64, MemoryKind::Usable)
-            && !boot.reserved.iter().any(|reserved| reserved.overlaps(*page, PAGE_SIZE as u64))
+    const LEN: u64 = PAGE_SIZE as u64;
+    let modules = || boot.modules.iter().map(|module| Span { start: module.start, len: module.len });
+    (1..0xa0).rev().map(Hpa::from_page).find(|&start| {
+        let mut used = boot.hypervisor.into_iter().chain(modules());
+        boot.memory.covers(start, LEN, MemoryKind::USABLE)
+            && !used.any(|span| span.overlaps(&Span { start, len: LEN }))
     })
 }
 

@@ -7,7 +7,7 @@ use core::sync::atomic::AtomicU32;
 
 use crate::{
     addr::{Hpa, PAGE_SIZE},
-    mem::{Frame, PoolId, direct, frame},
+    mem::{Frame, NoMemory, PoolId, direct, frame},
     sync::SpinLock,
 };
 
@@ -21,12 +21,17 @@ pub struct Span {
 }
 
 impl Span {
-    fn end(&self) -> u64 {
+    /// No memory.
+    pub const EMPTY: Self = Self { start: Hpa(0), len: 0 };
+
+    /// The address behind its last byte.
+    pub fn end(&self) -> u64 {
         self.start.0.saturating_add(self.len)
     }
 
-    fn overlaps(&self, other: &Self) -> bool {
-        self.start.0 < other.end() && other.start.0 < self.end()
+    /// Whether the two have a byte in common.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.start.max(other.start).0 < self.end().min(other.end())
     }
 
     /// Whether `hpa` lies in it.
@@ -39,13 +44,12 @@ impl Span {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TooLittleMemory(pub u64);
 
-const EMPTY: Span = Span { start: Hpa(0), len: 0 };
 const LARGE: u64 = 2 << 20;
 /// The region stays below this, where the first page tables already reach.
 const CEILING: u64 = 4 << 30;
 
-static REGION: SpinLock<Span> = SpinLock::new(EMPTY);
-static FREE: SpinLock<Span> = SpinLock::new(EMPTY);
+static REGION: SpinLock<Span> = SpinLock::new(Span::EMPTY);
+static FREE: SpinLock<Span> = SpinLock::new(Span::EMPTY);
 
 /// Carves the region and sets up the frame table.
 ///
@@ -92,7 +96,7 @@ fn place_in(span: &Span, keep: &[Span], want: u64) -> Option<Hpa> {
             return None;
         }
         let candidate = Span { start: Hpa(start), len: want };
-        match keep.iter().find(|k| k.len > 0 && k.overlaps(&candidate)) {
+        match keep.iter().find(|kept| kept.overlaps(&candidate)) {
             None => return Some(candidate.start),
             Some(obstacle) => end = obstacle.start.0,
         }
@@ -118,25 +122,36 @@ pub fn frames(count: usize) -> Option<Hpa> {
     Some(start)
 }
 
-/// Makes a slice of `count` values that lives for ever. Boot only.
+/// Makes a slice of `count` values that lives for ever. Boot only: `None` once sealed or exhausted.
 pub fn slice<T>(count: usize, mut make: impl FnMut(usize) -> T) -> Option<&'static mut [T]> {
+    try_slice(count, |index| Ok::<T, NoMemory>(make(index))).ok()
+}
+
+/// Makes a slice of `count` values that lives for ever. Boot only.
+///
+/// # Errors
+/// Those of `make`, whose earlier values are leaked; and there is no memory left.
+pub fn try_slice<T, E: From<NoMemory>>(
+    count: usize,
+    mut make: impl FnMut(usize) -> Result<T, E>,
+) -> Result<&'static mut [T], E> {
     const { assert!(align_of::<T>() <= PAGE_SIZE) };
-    let bytes = size_of::<T>().checked_mul(count)?;
-    let first = direct::<T>(frames(bytes.div_ceil(PAGE_SIZE))?);
+    let bytes = size_of::<T>().checked_mul(count).ok_or(NoMemory)?;
+    let first = direct::<T>(frames(bytes.div_ceil(PAGE_SIZE)).ok_or(NoMemory)?);
     for index in 0..count {
         // SAFETY: `index < count`, for which the frames have room; they are page-aligned and ours alone.
         let place = unsafe { first.add(index) };
         // SAFETY: as above.
-        unsafe { place.write(make(index)) };
+        unsafe { place.write(make(index)?) };
     }
     // SAFETY: all `count` values are initialised, and nothing else refers to the frames.
-    Some(unsafe { core::slice::from_raw_parts_mut(first, count) })
+    Ok(unsafe { core::slice::from_raw_parts_mut(first, count) })
 }
 
 /// Ends boot: what is left of the region becomes part of the pool of the root's page tables. Returns how many
 /// frames that has.
 pub fn seal() -> u64 {
-    let rest = core::mem::replace(&mut *FREE.lock(), EMPTY);
+    let rest = core::mem::replace(&mut *FREE.lock(), Span::EMPTY);
     stock(rest.start, rest.len / PAGE_SIZE as u64);
     PoolId::BOOT.get().free_pages()
 }

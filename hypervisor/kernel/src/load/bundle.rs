@@ -14,7 +14,6 @@ const MAX_COMMAND_LINE: usize = 2047;
 /// A command line without its final zero.
 pub(super) type CommandLine = List<u8, MAX_COMMAND_LINE>;
 
-const NONE: Span = Span { start: Hpa(0), len: 0 };
 const HEAD_BYTES: u64 = 110;
 const MAGIC: &[u8] = b"070701";
 /// Longer names than this are none of ours.
@@ -33,7 +32,7 @@ pub(super) fn find(memory: &impl Memory, modules: &[Module]) -> Result<Bundle, E
     if let Some(module) = modules.iter().find(|module| module.start.checked_add(module.len).is_none()) {
         return Err(Error::OutOfReach(module.start));
     }
-    let mut bundle = Bundle { kernel: NONE, initramfs: NONE, command_line: List::new() };
+    let mut bundle = Bundle { kernel: Span::EMPTY, initramfs: Span::EMPTY, command_line: List::new() };
     if !modules.iter().any(|module| first_word(module.name).0 == "kernel") {
         unpack(memory, modules.first().ok_or(Error::NoBundle)?, &mut bundle)?;
     }

@@ -35,13 +35,13 @@ impl E820 {
     /// whole pages, and its page `spare` are reserved whatever firmware calls them.
     pub(super) fn new(firmware: &MemoryMap, hypervisor: &[Span], spare: Hpa) -> Result<Self, Error> {
         let mut map = Self::default();
-        let usable = |range: &&MemoryRange| range.kind == MemoryKind::Usable;
+        let usable = |range: &&MemoryRange| range.kind == MemoryKind::USABLE;
         let others = firmware.iter().filter(|range| !usable(range));
         let ours = hypervisor.iter().copied().chain([Span { start: spare, len: PAGE_SIZE as u64 }]);
         let ours = ours.map(|span| {
             let start = span.start.align_down();
-            let end = span.start.0.saturating_add(span.len).div_ceil(PAGE_SIZE as u64) * PAGE_SIZE as u64;
-            MemoryRange { start, len: end - start.0, kind: MemoryKind::Reserved }
+            let end = span.end().div_ceil(PAGE_SIZE as u64) * PAGE_SIZE as u64;
+            MemoryRange { start, len: end - start.0, kind: MemoryKind::RESERVED }
         });
         let mut layers = firmware.iter().filter(usable).chain(others).copied().chain(ours);
         layers.try_for_each(|range| map.paint(range)).map_err(|_| Error::MapTooLong)?;
@@ -80,7 +80,7 @@ impl E820 {
     /// Returns the lowest usable place within `window`.
     pub(super) fn lowest(&self, wanted: &Wanted, window: Range<u64>) -> Option<Hpa> {
         let starts = self.usable().map(|range| range.start.0).chain([window.start]);
-        let candidates = starts.chain(wanted.avoid.iter().map(end));
+        let candidates = starts.chain(wanted.avoid.iter().map(Span::end));
         let places = candidates.filter_map(|start| start.checked_next_multiple_of(wanted.align));
         places.filter(|&start| self.is_free(wanted, start, &window)).min().map(Hpa)
     }
@@ -94,7 +94,7 @@ impl E820 {
     }
 
     fn usable(&self) -> impl Iterator<Item = &MemoryRange> {
-        self.iter().filter(|range| range.kind == MemoryKind::Usable)
+        self.iter().filter(|range| range.kind == MemoryKind::USABLE)
     }
 
     fn is_free(&self, wanted: &Wanted, start: u64, window: &Range<u64>) -> bool {
@@ -103,15 +103,6 @@ impl E820 {
         let place = Span { start: Hpa(start), len: wanted.len };
         inside(window.start, window.end)
             && self.usable().any(|range| inside(range.start.0, range.end().0))
-            && !wanted.avoid.iter().any(|span| overlap(span, &place))
+            && !wanted.avoid.iter().any(|span| span.overlaps(&place))
     }
-}
-
-/// Whether two spans have a byte in common.
-pub(super) fn overlap(one: &Span, other: &Span) -> bool {
-    one.start.max(other.start).0 < end(one).min(end(other))
-}
-
-fn end(span: &Span) -> u64 {
-    span.start.0.saturating_add(span.len)
 }

@@ -174,7 +174,7 @@ impl Kernel {
         for (at, range) in places.zip(params.map.iter()) {
             done &= memory.write(Hpa(at), &range.start.0.to_le_bytes())
                 && memory.write(Hpa(at + 8), &range.len.to_le_bytes())
-                && memory.write(Hpa(at + 16), &range.kind.number().to_le_bytes());
+                && memory.write(Hpa(at + 16), &range.kind.0.to_le_bytes());
         }
         reached(done, page)
     }

@@ -88,7 +88,7 @@ fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
 fn map(ranges: &[(u64, u64, u32)]) -> MemoryMap {
     let mut map = MemoryMap::new();
     for &(start, end, kind) in ranges {
-        map.add(MemoryRange { start: Hpa(start), len: end - start, kind: MemoryKind::from(kind) }).unwrap();
+        map.add(MemoryRange { start: Hpa(start), len: end - start, kind: MemoryKind(kind) }).unwrap();
     }
     map
 }
@@ -311,7 +311,7 @@ fn parameters_go_high_where_firmware_leaves_nothing_low() {
 fn memory_with_two_names_is_not_usable() {
     let firmware = map(&[(0, 0x8000, 1), (0x4000, 0xa000, 3), (0x2000, 0x3000, 1), (0x9000, 0xc000, 1)]);
     let map = E820::new(&firmware, &[], Hpa(0x1000)).unwrap();
-    let ranges: Vec<_> = map.iter().map(|range| (range.start.0, range.kind.number(), range.len)).collect();
+    let ranges: Vec<_> = map.iter().map(|range| (range.start.0, range.kind.0, range.len)).collect();
     let usable = [(0, 1, 0x1000), (0x2000, 1, 0x2000), (0xa000, 1, 0x2000)];
     assert_eq!(ranges, [usable[0], (0x1000, 2, 0x1000), usable[1], (0x4000, 3, 0x6000), usable[2]]);
 }

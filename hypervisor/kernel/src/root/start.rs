@@ -3,7 +3,6 @@
 use core::fmt;
 
 use hal::{
-    acpi::RsdpSource,
     addr::{Gpa, Hpa, PAGE_SIZE},
     boot::BootInfo,
     cpu,
@@ -79,7 +78,7 @@ pub fn build(boot: &BootInfo, options: Options) -> Result<Entry, Failure> {
     let hypercall_page = page(&space, |page| page.write(0, &HYPERCALL_CODE))?;
     let tsc_page = page(&space, |page| page.write(0, clock.page().as_bytes()))?;
     let spare = page(&space, |_| {})?;
-    let vps = make_vps(&space)?;
+    let vps = boot::try_slice(lp::count() as usize, |index| make_vp(&space, LpIndex(index as u32)))?;
     let root = Root {
         space,
         vps,
@@ -95,20 +94,6 @@ pub fn build(boot: &BootInfo, options: Options) -> Result<Entry, Failure> {
     };
     let _ = ROOT.set(root);
     load_linux(boot, &spare).map_err(Failure::Load)
-}
-
-fn make_vps(space: &Space) -> Result<&'static [RootVp], MapError> {
-    let mut failure = None;
-    let slots = boot::slice(lp::count() as usize, |index| {
-        make_vp(space, LpIndex(index as u32)).map_err(|error| failure = Some(error)).ok()
-    });
-    let slots = slots.ok_or(MapError::NoMemory)?;
-    if let Some(error) = failure {
-        return Err(error);
-    }
-    let mut vps = slots.iter_mut().filter_map(Option::take);
-    let slice = boot::slice(lp::count() as usize, |_| vps.next().expect("every processor was made"));
-    Ok(slice.ok_or(MapError::NoMemory)?)
 }
 
 fn make_vp(space: &Space, lp: LpIndex) -> Result<RootVp, MapError> {
@@ -129,8 +114,10 @@ fn make_vp(space: &Space, lp: LpIndex) -> Result<RootVp, MapError> {
 /// mapped when the root uses it.
 fn map_machine(space: &Space, boot: &BootInfo) -> Result<(), MapError> {
     let top = boot.memory.iter().map(|range| range.end().0).filter(|&end| end <= 1 << 40).max().unwrap_or(0);
-    let own = || boot.reserved.iter().filter(|span| span.owner == hal::boot::Owner::Hypervisor);
-    let is_free = |start: u64, size: PageSize| !own().any(|span| span.overlaps(Hpa(start), size.bytes()));
+    let is_free = |start: u64, size: PageSize| {
+        let span = Span { start: Hpa(start), len: size.bytes() };
+        !boot.hypervisor.iter().any(|own| own.overlaps(&span))
+    };
     let mut at = 0;
     while at < top {
         let fits = |size: PageSize| at % size.bytes() == 0 && is_free(at, size);
@@ -148,20 +135,14 @@ fn map_machine(space: &Space, boot: &BootInfo) -> Result<(), MapError> {
 }
 
 fn load_linux(boot: &BootInfo, spare: &SharedPage) -> Result<Entry, load::Error> {
-    let region = boot::region();
-    let mut own = [region; 2];
-    let image = boot.reserved.iter().filter(|span| span.owner == hal::boot::Owner::Hypervisor);
-    for (place, span) in own.iter_mut().zip(image) {
-        *place = Span { start: span.start, len: span.len };
-    }
-    let read = |at, into: &mut [u8]| {
-        if !hal::boot::read_physical(at, into) {
-            into.fill(0);
-        }
+    let rsdp = boot.rsdp.ok_or(load::Error::BadAcpi)?;
+    let machine = Machine {
+        modules: &boot.modules,
+        memory: &boot.memory,
+        hypervisor: &boot.hypervisor,
+        rsdp,
+        spare: spare.hpa(),
     };
-    let rsdp = boot.rsdp.or_else(|| RsdpSource::search(read)).ok_or(load::Error::BadAcpi)?;
-    let machine =
-        Machine { modules: &boot.modules, memory: &boot.memory, hypervisor: &own, rsdp, spare: spare.hpa() };
     let image = load::load(&mut Physical { spare }, &machine)?;
     hal::info!("root: {image}");
     Ok(Entry { rip: image.entry, boot_params: image.boot_params })

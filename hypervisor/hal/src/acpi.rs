@@ -9,7 +9,7 @@ mod power;
 mod rsdp;
 
 pub use fadt::{Fadt, GenericAddress, PmTimer};
-pub use madt::{IoApic, Madt, Processor};
+pub use madt::Madt;
 pub use power::{power_off, reset};
 pub use rsdp::{Rsdp, RsdpSource};
 
@@ -36,7 +36,7 @@ pub enum AcpiError {
 }
 
 /// A table in memory, of a correct checksum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Table {
     /// Its four-letter name.
     pub signature: [u8; 4],
@@ -44,20 +44,8 @@ pub struct Table {
     pub start: Hpa,
     /// Its length in bytes, head included.
     pub len: u32,
-    read: Read,
+    read: Reader,
 }
-
-/// The reader, which says nothing about whether tables are equal.
-#[derive(Clone, Copy, Debug)]
-struct Read(Reader);
-
-impl PartialEq for Read {
-    fn eq(&self, _: &Self) -> bool {
-        true
-    }
-}
-
-impl Eq for Read {}
 
 impl Table {
     /// Checks the table at `start`.
@@ -65,8 +53,7 @@ impl Table {
         let mut head = [0; 8];
         read(start, &mut head);
         let [s0, s1, s2, s3, length @ ..] = head;
-        let table =
-            Self { signature: [s0, s1, s2, s3], start, len: u32::from_le_bytes(length), read: Read(read) };
+        let table = Self { signature: [s0, s1, s2, s3], start, len: u32::from_le_bytes(length), read };
         let sane = (HEAD_BYTES as u32..=MAX_TABLE_BYTES).contains(&table.len);
         (sane && start.checked_add(u64::from(table.len)).is_some() && table.sum() == 0).then_some(table)
     }
@@ -77,7 +64,7 @@ impl Table {
         while offset < self.len {
             let mut chunk = [0; 64];
             let len = chunk.len().min((self.len - offset) as usize);
-            (self.read.0)(Hpa(self.start.0 + u64::from(offset)), &mut chunk[..len]);
+            (self.read)(Hpa(self.start.0 + u64::from(offset)), &mut chunk[..len]);
             sum = chunk.iter().fold(sum, |sum, &byte| sum.wrapping_add(byte));
             offset += 64;
         }
@@ -90,7 +77,7 @@ impl Table {
         if offset.checked_add(N as u64)? > u64::from(self.len) {
             return None;
         }
-        (self.read.0)(Hpa(self.start.0 + offset), &mut bytes);
+        (self.read)(Hpa(self.start.0 + offset), &mut bytes);
         Some(bytes)
     }
 
@@ -138,7 +125,7 @@ impl Tables {
             } else {
                 self.root.word(offset).map(u64::from)
             };
-            Table::new(Hpa(start?), self.root.read.0)
+            Table::new(Hpa(start?), self.root.read)
         })
     }
 
@@ -155,34 +142,6 @@ impl Tables {
     /// Returns the fixed hardware.
     pub fn fadt(&self) -> Option<Fadt> {
         self.find(b"FACP").and_then(|table| Fadt::new(&table))
-    }
-
-    /// Returns the memory-mapped configuration spaces.
-    pub fn config_spaces(&self) -> impl Iterator<Item = ConfigSpace> {
-        self.find(b"MCFG").into_iter().flat_map(|table| {
-            (HEAD_BYTES + 8..).step_by(16).map_while(move |offset| ConfigSpace::new(table.bytes(offset)?))
-        })
-    }
-}
-
-/// The memory-mapped configuration space of a PCI segment (PCI Firmware 3.3 §4.1.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ConfigSpace {
-    /// Where bus 0 would begin; each bus takes 1 MiB.
-    pub start: Hpa,
-    /// The segment.
-    pub segment: u16,
-    /// The first bus.
-    pub first_bus: u8,
-    /// The last bus.
-    pub last_bus: u8,
-}
-
-impl ConfigSpace {
-    fn new(entry: [u8; 16]) -> Option<Self> {
-        let start = Hpa(u64::from_le_bytes(*entry.first_chunk()?));
-        let [segment_low, segment_high, first_bus, last_bus, ..] = *entry.last_chunk::<8>()?;
-        Some(Self { start, segment: u16::from_le_bytes([segment_low, segment_high]), first_bus, last_bus })
     }
 }
 

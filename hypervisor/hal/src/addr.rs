@@ -38,11 +38,6 @@ macro_rules! address {
                 Self::from_page(self.page())
             }
 
-            /// Reports whether this is the first byte of a page.
-            pub const fn is_page_aligned(self) -> bool {
-                self.offset() == 0
-            }
-
             /// Returns the address `bytes` further on, or nothing where that passes 2^64.
             pub const fn checked_add(self, bytes: u64) -> Option<Self> {
                 match self.0.checked_add(bytes) {
@@ -82,7 +77,7 @@ mod tests {
         let a = Hpa(0x1234_5678);
         assert_eq!((a.page(), a.offset()), (0x12345, 0x678));
         assert_eq!(a.align_down(), Hpa::from_page(0x12345));
-        assert!(a.align_down().is_page_aligned() && !a.is_page_aligned());
+        assert_eq!(a.align_down().offset(), 0);
     }
 
     #[test]

@@ -192,27 +192,5 @@ pub fn take_interrupt() -> Option<u8> {
             vector = out(reg) vector,
         );
     }
-    taken(vector)
-}
-
-/// Halts until an interrupt or NMI arrives, and returns the interrupt's vector as [`take_interrupt`] does.
-pub fn halt_until_interrupt() -> Option<u8> {
-    let vector: u32;
-    // SAFETY: as in `take_interrupt`. No interrupt is taken between STI and HLT, so none is slept over.
-    unsafe {
-        asm!(
-            "mov dword ptr gs:[{taken}], 0",
-            "sti",
-            "hlt",
-            "cli",
-            "mov {vector:e}, gs:[{taken}]",
-            taken = const core::mem::offset_of!(Block, taken),
-            vector = out(reg) vector,
-        );
-    }
-    taken(vector)
-}
-
-fn taken(vector: u32) -> Option<u8> {
     u8::try_from(vector).ok().filter(|&vector| vector != 0)
 }

@@ -4,25 +4,15 @@
 use core::{
     arch::asm,
     panic::PanicInfo,
-    sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, Ordering},
 };
 
 use crate::{apic, boot::image, cpu, log, lp, lp::stack, port, time, trap::Frame};
 
-/// What follows a crash.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Policy {
-    /// The machine stands still, for a debugger or a person.
-    #[default]
-    Halt,
-    /// The emulator ends with [`EXIT_CODE`].
-    Exit,
-}
-
 /// What a crash writes to the emulator's exit port: QEMU ends with twice this plus one, 85.
-pub const EXIT_CODE: u8 = 42;
+const EXIT_CODE: u8 = 42;
 /// What a boot that cannot go on writes there: QEMU ends with 87.
-pub const REFUSED_CODE: u8 = 43;
+const REFUSED_CODE: u8 = 43;
 const EXIT_PORT: u16 = 0xf4;
 
 /// Most return addresses that a report shows.
@@ -37,11 +27,12 @@ const NOBODY: u32 = u32::MAX;
 const PATIENCE_US: u64 = 100_000;
 /// How many LPs an NMI has stopped.
 pub(crate) static STOPPED: AtomicU32 = AtomicU32::new(0);
-static EXIT: AtomicU8 = AtomicU8::new(0);
+/// Whether the emulator ends after a crash. Otherwise the machine stands still, for a debugger or a person.
+static EXITS: AtomicBool = AtomicBool::new(false);
 
-/// Sets what follows a crash.
-pub fn set_policy(policy: Policy) {
-    EXIT.store(u8::from(policy == Policy::Exit), Ordering::Relaxed);
+/// Lets the emulator end after a crash, with [`EXIT_CODE`].
+pub fn exit_instead_of_halting() {
+    EXITS.store(true, Ordering::Relaxed);
 }
 
 /// Reports a panic and ends the hypervisor. The kernel's panic handler calls this and nothing else.
@@ -55,7 +46,7 @@ pub fn panic(info: &PanicInfo) -> ! {
     // SAFETY: reading RSP has no effect.
     unsafe { asm!("mov {}, rsp", out(reg) rsp, options(nomem, nostack, preserves_flags)) };
     trace(rsp);
-    end()
+    end(EXIT_CODE)
 }
 
 /// Reports an exception in hypervisor code and ends the hypervisor.
@@ -74,7 +65,7 @@ pub(crate) fn exception(f: &Frame, cr2: u64) -> ! {
     say(format_args!("r9  {:016x} r10 {:016x} r11 {:016x} r12 {:016x}", f.r9, f.r10, f.r11, f.r12));
     say(format_args!("r13 {:016x} r14 {:016x} r15 {:016x}", f.r13, f.r14, f.r15));
     trace(f.rsp);
-    end()
+    end(EXIT_CODE)
 }
 
 /// Stops every other LP. An LP that crashes after another did stops here, and one that crashes in its own report
@@ -83,7 +74,7 @@ fn begin() {
     let me = lp::this().0;
     if let Err(reporter) = REPORTER.compare_exchange(NOBODY, me, Ordering::SeqCst, Ordering::SeqCst) {
         if reporter == me {
-            end();
+            end(EXIT_CODE);
         }
         STOPPED.fetch_add(1, Ordering::Relaxed);
         halt();
@@ -100,15 +91,13 @@ fn begin() {
 
 /// Ends a boot that cannot go on, whose reason is in the log: halts, or leaves the emulator with [`REFUSED_CODE`].
 pub fn refuse() -> ! {
-    if EXIT.load(Ordering::Relaxed) != 0 {
-        exit_emulator(REFUSED_CODE);
-    }
-    halt()
+    end(REFUSED_CODE)
 }
 
-fn end() -> ! {
-    if EXIT.load(Ordering::Relaxed) != 0 {
-        exit_emulator(EXIT_CODE);
+/// Leaves the emulator if that is wanted and there is one, with an exit device at port 0xf4; otherwise halts.
+fn end(code: u8) -> ! {
+    if EXITS.load(Ordering::Relaxed) {
+        port::outb(EXIT_PORT, code);
     }
     halt()
 }
@@ -130,12 +119,6 @@ fn read_stack(address: u64) -> u64 {
     let word: *const u64 = core::ptr::with_exposed_provenance(address as usize);
     // SAFETY: `trace` asks only for aligned words of a mapped stack.
     unsafe { word.read_volatile() }
-}
-
-/// Ends the emulator, if this is QEMU with its exit device at port 0xf4: with `2 * code + 1`. Goes on
-/// elsewhere.
-pub fn exit_emulator(code: u8) {
-    port::outb(EXIT_PORT, code);
 }
 
 /// Stops this LP for ever.

@@ -4,8 +4,8 @@
 //! and gives the rest of the hypervisor the processor as values and safe calls. It is compiled for the
 //! freestanding target; on a host only its pure parts do anything, so that they can be tested there.
 //!
-//! Premises: interrupts are disabled (IF = 0) in all hypervisor code but inside [`apic::take_interrupt`] and
-//! [`apic::halt_until_interrupt`]; the GS base points at the LP's own block whenever GIF is 1; x87 and vector
+//! Premises: interrupts are disabled (IF = 0) in all hypervisor code but inside [`apic::take_interrupt`]
+//! and a wait for a kick (`virt/halt.rs`); the GS base points at the LP's own block whenever GIF is 1; x87 and vector
 //! registers always belong to a guest.
 
 #![no_std]

@@ -6,7 +6,7 @@
 //! | `log=serial` | the log goes on to the serial port after the root has taken that over |
 //! | `halt_window_us=N` | how long an LP waits for a halted child VP before the root may use it; default 200 |
 
-use hal::crash::{self, Policy};
+use hal::crash;
 
 /// What was chosen.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +25,7 @@ impl Options {
         for word in line.split_ascii_whitespace() {
             let (name, value) = word.split_once('=').unwrap_or((word, ""));
             match (name, value) {
-                ("panic", "exit") => crash::set_policy(Policy::Exit),
+                ("panic", "exit") => crash::exit_instead_of_halting(),
                 ("log", "serial") => options.serial_log = true,
                 ("halt_window_us", number) => match number.parse() {
                     Ok(us) => options.halt_window_us = us,

@@ -9,8 +9,8 @@ mod tests;
 use tlfs::ids::{PartitionId, VpIndex};
 use tlfs::intercept::{
     ApicEoi, CpuidIntercept, ExceptionInfo, ExceptionIntercept, ExecutionState, HeaderIntercept,
-    InstructionInfo, InterceptAccess, InterceptHeader, InterruptionDeliverable, IoPortAccessInfo,
-    IoPortIntercept, MemoryAccessInfo, MemoryIntercept, MsrIntercept, OpaqueIntercept,
+    InstructionInfo, InterceptAccess, InterceptHeader, IoPortAccessInfo, IoPortIntercept, MemoryAccessInfo,
+    MemoryIntercept, MsrIntercept,
 };
 use tlfs::register::{SegmentAttributes, SegmentRegister};
 use tlfs::synic::{HvMessage, MessageType};
@@ -276,26 +276,11 @@ impl VpFacts {
         HvMessage::new(message_type, self.sender(), &payload)
     }
 
-    /// An interrupt (0) or an NMI (2) can be delivered now, by the number of its interruption type.
-    #[must_use]
-    pub fn interruption_deliverable(&self, deliverable_type: u32) -> HvMessage {
-        let header = self.header(InterceptAccess::EXECUTE);
-        let payload = InterruptionDeliverable { header, deliverable_type, reserved: 0 };
-        HvMessage::new(MessageType::X64_INTERRUPTION_DELIVERABLE, self.sender(), &payload)
-    }
-
     /// The end of a level-triggered interrupt, for an IO-APIC in the VMM.
     #[must_use]
     pub fn apic_eoi(&self, vector: u8) -> HvMessage {
         let payload = ApicEoi { vp_index: self.vp_index, interrupt_vector: u32::from(vector) };
         HvMessage::new(MessageType::X64_APIC_EOI, self.sender(), &payload)
-    }
-
-    /// The notice, under the classic scheduler, that the VP's intercept page holds a message.
-    #[must_use]
-    pub fn opaque(&self) -> HvMessage {
-        let payload = OpaqueIntercept { vp_index: self.vp_index };
-        HvMessage::new(MessageType::OPAQUE_INTERCEPT, self.sender(), &payload)
     }
 }
 

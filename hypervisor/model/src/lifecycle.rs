@@ -39,12 +39,6 @@ impl State {
         }
     }
 
-    /// Whether virtual processors may run, messages arrive and interrupts be asserted.
-    #[must_use]
-    pub const fn is_active(self) -> bool {
-        matches!(self, Self::Active)
-    }
-
     /// Checks that `call` may have a partition in this state as its target.
     ///
     /// # Errors

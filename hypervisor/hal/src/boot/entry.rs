@@ -15,9 +15,7 @@ use super::{
 use crate::{
     acpi::{self, AcpiError, Madt, RsdpSource},
     addr::Hpa,
-    apic, cpu,
-    crash::{self, Policy},
-    log,
+    apic, cpu, crash, log,
     lp::{self, Block, LpIndex, stack},
     mem::{
         self,
@@ -101,7 +99,7 @@ fn prepare(magic: u32, info: Hpa) -> Result<BootInfo, CannotBoot> {
     let mut boot = read_loader(magic, info).map_err(CannotBoot::Loader)?;
     if boot.command_line.split(' ').any(|option| option == "panic=exit") {
         // The kernel reads the options; this one serves the failures before that too.
-        crash::set_policy(Policy::Exit);
+        crash::exit_instead_of_halting();
     }
     boot.rsdp = boot.rsdp.or_else(|| RsdpSource::search(read_or_zeros));
     let tables = acpi::discover(boot.rsdp, read_or_zeros).map_err(CannotBoot::Acpi)?;
@@ -161,12 +159,9 @@ fn multiboot2_block(info: Hpa) -> Result<&'static [u8], BootError> {
 
 /// The ids of the processors to start: enabled, listed for the first time, and not this one.
 fn others(madt: &Madt, this: u32) -> impl Iterator<Item = u32> {
-    madt.processors().enumerate().filter_map(move |(index, processor)| {
-        let id = processor.apic_id;
-        let is_listed_before =
-            madt.processors().take(index).any(|other| other.apic_id == id && other.is_enabled);
-        (processor.is_enabled && id != this && !is_listed_before).then_some(id)
-    })
+    let is_first = |index: usize, id: u32| !madt.processors().take(index).any(|other| other == id);
+    let listed = madt.processors().enumerate();
+    listed.filter(move |&(index, id)| id != this && is_first(index, id)).map(|(_, id)| id)
 }
 
 /// Notes what must not be overwritten, and carves the hypervisor's region from the rest.

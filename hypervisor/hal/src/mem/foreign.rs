@@ -6,7 +6,7 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{
     addr::{Hpa, PAGE_SIZE},
@@ -70,14 +70,6 @@ pub fn read_value<T: FromBytes + IntoBytes>(hpa: Hpa) -> Result<T, Refusal> {
     let mut value = T::new_zeroed();
     read(hpa, value.as_mut_bytes())?;
     Ok(value)
-}
-
-/// Writes a value. See [`write`].
-///
-/// # Errors
-/// As [`write`].
-pub fn write_value<T: IntoBytes + Immutable>(hpa: Hpa, value: &T) -> Result<(), Refusal> {
-    write(hpa, value.as_bytes())
 }
 
 /// Sets bits of an aligned quadword of the root's memory if it still has the value `expected` (a guest's page

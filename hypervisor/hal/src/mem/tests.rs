@@ -258,7 +258,7 @@ fn copies_stay_in_their_frame_and_need_root_memory() {
     let mut bytes = [0; 8];
     assert_eq!(foreign::read(Hpa(start.0 + 4092), &mut bytes), Err(Refusal::NotMemory));
     assert_eq!(foreign::read(Hpa(1 << 45), &mut bytes), Err(Refusal::NotMemory));
-    foreign::write_value(start, &0x1122_u64).unwrap();
+    foreign::write(start, &0x1122_u64.to_le_bytes()).unwrap();
     assert_eq!(foreign::set_bits(start, 0x1122, 1), Ok(true));
     assert_eq!(foreign::set_bits(start, 0x1122, 4), Ok(false));
     assert_eq!(foreign::read_value::<u64>(start), Ok(0x1123));

@@ -36,19 +36,6 @@ impl<const N: usize> Overrides<N> {
         Ok(())
     }
 
-    /// Removes the result for one subleaf, or every result of `leaf`. Returns whether there was any.
-    pub fn unregister(&mut self, leaf: u32, subleaf: Option<u32>) -> bool {
-        let before = *self;
-        *self = Self::new();
-        for old in
-            before.iter().filter(|old| old.leaf != leaf || subleaf.is_some() && scope(old).1 != subleaf)
-        {
-            self.list[self.count] = *old;
-            self.count += 1;
-        }
-        self.count != before.count
-    }
-
     /// What the VP sees of a leaf that by itself reads `own`.
     pub fn apply(&self, leaf: u32, subleaf: u32, own: CpuidResult) -> CpuidResult {
         let covers = |result: &&CpuidResultParameters| {
@@ -139,18 +126,5 @@ mod tests {
         table.register(result(1, None, 2, !0)).unwrap();
         assert_eq!(eax(&table, 1, 0, 7), 2);
         assert_eq!(table.register(result(2, None, 1, !0)), Err(HvStatus::INSUFFICIENT_BUFFERS));
-    }
-
-    #[test]
-    fn unregistering_takes_one_subleaf_or_all_of_a_leaf() {
-        let mut table = Overrides::<4>::new();
-        for (leaf, subleaf) in [(4, 0), (4, 1), (4, 2), (7, 0)] {
-            table.register(result(leaf, Some(subleaf), 5, !0)).unwrap();
-        }
-        assert!(table.unregister(4, Some(1)));
-        assert!(!table.unregister(4, Some(1)));
-        assert_eq!([0, 1, 2].map(|subleaf| eax(&table, 4, subleaf, 9)), [5, 9, 5]);
-        assert!(table.unregister(4, None));
-        assert_eq!((eax(&table, 4, 0, 9), eax(&table, 7, 0, 9)), (9, 5));
     }
 }

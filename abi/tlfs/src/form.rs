@@ -117,6 +117,12 @@ macro_rules! flag_set {
                 Self(self.0 | other.0)
             }
 
+            /// These bits if `condition` holds, and none otherwise.
+            #[must_use]
+            pub const fn when(self, condition: bool) -> Self {
+                if condition { self } else { Self::NONE }
+            }
+
             /// The bits that are not in `other`.
             #[must_use]
             pub const fn without(self, other: Self) -> Self {

@@ -179,7 +179,7 @@ pub fn execute<C: Caller>(
     let gprs = caller.vcpu().gprs();
     let (control, input, output) = (HypercallInput::from_bits(gprs[RCX]), gprs[RDX], gprs[R8]);
     let (status, done) = match call(caller, buffers, table, control, [input, output]) {
-        Ok((status, done)) => (status, done),
+        Ok(result) => result,
         Err(Failure::Status(status)) => (status, control.rep_start()),
         Err(Failure::Unmapped(unmapped)) => return Err(unmapped),
     };
@@ -257,25 +257,13 @@ fn copy_out<C: Caller>(
     status: HvStatus,
     done: core::ops::Range<usize>,
 ) -> Result<(), Failure> {
-    if status == HvStatus::SUCCESS {
-        write_range(caller, buffer, output, plan.output())?;
-    }
-    if !done.is_empty() {
-        let elements = plan.output_element(done.start).start..plan.output_element(done.end).start;
-        write_range(caller, buffer, output, elements)?;
+    let fixed = if status == HvStatus::SUCCESS { plan.output() } else { 0..0 };
+    let elements = plan.output_element(done.start).start..plan.output_element(done.end).start;
+    for range in [fixed, elements] {
+        let start = range.start as u64;
+        if let Some(bytes) = buffer.get(range).filter(|bytes| !bytes.is_empty()) {
+            caller.write(Gpa(output.0 + start), bytes)?;
+        }
     }
     Ok(())
-}
-
-fn write_range<C: Caller>(
-    caller: &mut C,
-    buffer: &[u8],
-    output: Gpa,
-    range: core::ops::Range<usize>,
-) -> Result<(), Failure> {
-    let start = range.start as u64;
-    match buffer.get(range) {
-        Some(bytes) if !bytes.is_empty() => Ok(caller.write(Gpa(output.0 + start), bytes)?),
-        _ => Ok(()),
-    }
 }

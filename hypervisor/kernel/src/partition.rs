@@ -77,6 +77,7 @@ pub struct Partition {
 }
 
 /// Properties that are only numbers.
+#[derive(Default)]
 pub struct Properties {
     /// The features asked for, before what is offered was applied.
     pub synthetic: AtomicU64,
@@ -89,6 +90,7 @@ pub struct Properties {
 }
 
 /// MSRs of a partition rather than of a VP.
+#[derive(Default)]
 pub struct PartitionMsrs {
     /// HV_X64_MSR_GUEST_OS_ID.
     pub guest_os_id: AtomicU64,
@@ -150,7 +152,6 @@ pub fn census() -> (u64, u64) {
 impl Partition {
     fn new(id: PartitionId, slot: usize, pool: PoolId, space: Space, input: &CreatePartitionInput) -> Self {
         let x2apic = input.flags.contains(CreationFlags::X2APIC_CAPABLE);
-        let number = |value| AtomicU64::new(value);
         Self {
             id,
             slot,
@@ -169,19 +170,12 @@ impl Partition {
             clock: SpinLock::new(ReferenceClock::new(TscScale::from_hz(time::tsc_hz()), cpu::tsc())),
             profile: SpinLock::new(Profile::child(SyntheticFeatures::NONE)),
             properties: Properties {
-                synthetic: number(0),
-                unimplemented_msr: number(u64::from(UnimplementedMsrAction::FAULT.0)),
-                processors_per_socket: number(0),
-                access_tracking: number(0),
+                unimplemented_msr: u64::from(UnimplementedMsrAction::FAULT.0).into(),
+                ..Properties::default()
             },
-            intercepts: Intercepts::new(),
+            intercepts: Intercepts::default(),
             doorbells: SpinLock::new(Doorbells::new()),
-            msrs: PartitionMsrs {
-                guest_os_id: number(0),
-                hypercall: number(0),
-                reference_tsc: number(0),
-                crash: [const { AtomicU64::new(0) }; 5],
-            },
+            msrs: PartitionMsrs::default(),
         }
     }
 

@@ -36,6 +36,8 @@ const LEAF_1_ECX_VMX: u32 = 1 << 5;
 const LEAF_1_ECX_SMX: u32 = 1 << 6;
 const LEAF_1_ECX_TSC_DEADLINE: u32 = 1 << 24;
 const LEAF_1_ECX_OSXSAVE: u32 = 1 << 27;
+const CR4_OSXSAVE: u64 = 1 << 18;
+const CR4_PKE: u64 = 1 << 22;
 const LEAF_7_ECX_OSPKE: u32 = 1 << 4;
 const EXT_1_ECX_SVM: u32 = 1 << 2;
 const EXT_1_ECX_SKINIT: u32 = 1 << 12;
@@ -52,6 +54,12 @@ pub struct Mirrored {
 }
 
 impl Mirrored {
+    /// The state of a VP with this CR4.
+    #[must_use]
+    pub const fn new(cr4: u64, apic: bool) -> Self {
+        Self { osxsave: cr4 & CR4_OSXSAVE != 0, pke: cr4 & CR4_PKE != 0, apic }
+    }
+
     const fn leaf_1_ecx(self, ecx: u32) -> u32 {
         ecx & !LEAF_1_ECX_OSXSAVE | if self.osxsave { LEAF_1_ECX_OSXSAVE } else { 0 }
     }
@@ -143,36 +151,30 @@ impl Profile {
         type F = SyntheticFeatures;
         type P = Privileges;
         let synthetic = synthetic & Self::OFFERED;
-        let when =
-            |condition: F, privilege: P| if synthetic.contains(condition) { privilege } else { P::NONE };
-        let feature = |condition: F, bit: FeaturesEdx| {
-            if synthetic.contains(condition) { bit } else { FeaturesEdx::NONE }
-        };
-        let hint = |condition: F, bit: Hints| if synthetic.contains(condition) { bit } else { Hints::NONE };
-        let waits = synthetic.contains(F::NOTIFY_LONG_SPIN_WAIT);
+        let has = |feature: F| synthetic.contains(feature);
         Self {
-            privileges: when(F::ACCESS_VP_RUN_TIME_REG, P::ACCESS_VP_RUN_TIME_REG)
-                | when(F::ACCESS_PARTITION_REFERENCE_COUNTER, P::ACCESS_PARTITION_REFERENCE_COUNTER)
-                | when(F::ACCESS_SYNIC_REGS, P::ACCESS_SYNIC_REGS)
-                | when(F::ACCESS_SYNTHETIC_TIMER_REGS, P::ACCESS_SYNTHETIC_TIMER_REGS)
-                | when(F::ACCESS_INTR_CTRL_REGS, P::ACCESS_INTR_CTRL_REGS)
-                | when(F::ACCESS_HYPERCALL_REGS, P::ACCESS_HYPERCALL_MSRS)
-                | when(F::ACCESS_VP_INDEX, P::ACCESS_VP_INDEX)
-                | when(F::ACCESS_PARTITION_REFERENCE_TSC, P::ACCESS_PARTITION_REFERENCE_TSC)
-                | when(F::ACCESS_GUEST_IDLE_REG, P::ACCESS_GUEST_IDLE_REG)
-                | when(F::ACCESS_FREQUENCY_REGS, P::ACCESS_FREQUENCY_REGS)
-                | when(F::SIGNAL_EVENTS, P::SIGNAL_EVENTS | P::POST_MESSAGES),
-            features: feature(F::ACCESS_FREQUENCY_REGS, FeaturesEdx::FREQUENCY_MSRS)
-                | feature(F::ACCESS_GUEST_IDLE_REG, FeaturesEdx::GUEST_IDLE_STATE)
-                | feature(F::DIRECT_SYNTHETIC_TIMERS, FeaturesEdx::DIRECT_SYNTHETIC_TIMERS)
+            privileges: P::ACCESS_VP_RUN_TIME_REG.when(has(F::ACCESS_VP_RUN_TIME_REG))
+                | P::ACCESS_PARTITION_REFERENCE_COUNTER.when(has(F::ACCESS_PARTITION_REFERENCE_COUNTER))
+                | P::ACCESS_SYNIC_REGS.when(has(F::ACCESS_SYNIC_REGS))
+                | P::ACCESS_SYNTHETIC_TIMER_REGS.when(has(F::ACCESS_SYNTHETIC_TIMER_REGS))
+                | P::ACCESS_INTR_CTRL_REGS.when(has(F::ACCESS_INTR_CTRL_REGS))
+                | P::ACCESS_HYPERCALL_MSRS.when(has(F::ACCESS_HYPERCALL_REGS))
+                | P::ACCESS_VP_INDEX.when(has(F::ACCESS_VP_INDEX))
+                | P::ACCESS_PARTITION_REFERENCE_TSC.when(has(F::ACCESS_PARTITION_REFERENCE_TSC))
+                | P::ACCESS_GUEST_IDLE_REG.when(has(F::ACCESS_GUEST_IDLE_REG))
+                | P::ACCESS_FREQUENCY_REGS.when(has(F::ACCESS_FREQUENCY_REGS))
+                | (P::SIGNAL_EVENTS | P::POST_MESSAGES).when(has(F::SIGNAL_EVENTS)),
+            features: FeaturesEdx::FREQUENCY_MSRS.when(has(F::ACCESS_FREQUENCY_REGS))
+                | FeaturesEdx::GUEST_IDLE_STATE.when(has(F::ACCESS_GUEST_IDLE_REG))
+                | FeaturesEdx::DIRECT_SYNTHETIC_TIMERS.when(has(F::DIRECT_SYNTHETIC_TIMERS))
                 | FeaturesEdx::GUEST_CRASH_MSRS,
-            hints: hint(F::TB_FLUSH_HYPERCALLS, Hints::REMOTE_FLUSH_HYPERCALL)
-                | hint(F::SYNTHETIC_CLUSTER_IPI, Hints::CLUSTER_IPI_HYPERCALL)
-                | hint(F::EXTENDED_PROCESSOR_MASKS, Hints::EX_PROCESSOR_MASKS)
-                | hint(F::ACCESS_INTR_CTRL_REGS, Hints::APIC_MSRS)
+            hints: Hints::REMOTE_FLUSH_HYPERCALL.when(has(F::TB_FLUSH_HYPERCALLS))
+                | Hints::CLUSTER_IPI_HYPERCALL.when(has(F::SYNTHETIC_CLUSTER_IPI))
+                | Hints::EX_PROCESSOR_MASKS.when(has(F::EXTENDED_PROCESSOR_MASKS))
                 | Hints::RELAXED_TIMING
-                | Hints::DEPRECATE_AUTO_EOI,
-            spins: if waits { Self::SPINS } else { leaf::NEVER_NOTIFY_LONG_SPIN },
+                | Hints::DEPRECATE_AUTO_EOI
+                | Hints::APIC_MSRS.when(has(F::ACCESS_INTR_CTRL_REGS)),
+            spins: if has(F::NOTIFY_LONG_SPIN_WAIT) { Self::SPINS } else { leaf::NEVER_NOTIFY_LONG_SPIN },
             stack: StackProperties::NONE,
             max_lps: 0,
             ..Self::ROOT

@@ -15,9 +15,6 @@ use crate::{
     vp::{Context, Vp},
 };
 
-const CR4_OSXSAVE: u64 = 1 << 18;
-const CR4_PKE: u64 = 1 << 22;
-
 impl ChildCpu<'_> {
     /// Carries out the CPUID that exited. `false`: the parent wants to see it.
     pub(super) fn answers_cpuid(&mut self) -> bool {
@@ -49,12 +46,7 @@ impl ChildCpu<'_> {
 /// The sizes in leaf 0xD are those for the XCR0 in force on this LP, which is the VP's while it is dispatched.
 pub fn values(vp: &Vp, ctx: &Context, leaf: u32, subleaf: u32, with_overrides: bool) -> CpuidResult {
     let partition = &vp.partition;
-    let cr4 = ctx.vcpu.get(Register::Cr4);
-    let mirrored = Mirrored {
-        osxsave: cr4 & CR4_OSXSAVE != 0,
-        pke: cr4 & CR4_PKE != 0,
-        apic: leaf == 1 && vp.lapic.lock().mode() != Mode::Disabled,
-    };
+    let has_apic = leaf == 1 && vp.lapic.lock().mode() != Mode::Disabled;
     let profile = partition.profile.lock();
     let per_socket = partition.properties.processors_per_socket.load(Ordering::Relaxed);
     let all = partition.vp_count();
@@ -63,7 +55,7 @@ pub fn values(vp: &Vp, ctx: &Context, leaf: u32, subleaf: u32, with_overrides: b
         allowed: &partition.allowed,
         processors: u32::try_from(per_socket).ok().filter(|&n| n != 0).unwrap_or(all),
         apic_id: vp.index.0,
-        mirrored,
+        mirrored: Mirrored::new(ctx.vcpu.get(Register::Cr4), has_apic),
         overrides: Some(&ctx.extra.overrides).filter(|_| with_overrides),
     };
     child.cpuid(leaf, subleaf, host)

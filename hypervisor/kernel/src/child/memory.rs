@@ -8,10 +8,10 @@ use hal::{
     addr::{Gpa, Hpa, PAGE_SIZE},
     cpu,
     mem::foreign,
-    virt::{Register, Vcpu},
+    virt::{Register, SegmentName, Vcpu},
 };
 use model::walk::{self, GpaError, GuestMemory, Paging, WalkError};
-use tlfs::partition::Privileges;
+use tlfs::{partition::Privileges, vp::TranslateFlags};
 
 use super::{ChildCpu, Next};
 use crate::{
@@ -119,12 +119,9 @@ impl ChildCpu<'_> {
             into.iter_mut().zip(saved).for_each(|(to, from)| *to = *from);
             return Ok(saved.len().min(into.len()));
         }
-        let base = if self.ctx.vcpu.is_long_mode() {
-            0
-        } else {
-            self.ctx.vcpu.segment(hal::virt::SegmentName::Cs).base
-        };
-        let rip = base.wrapping_add(self.ctx.vcpu.get(Register::Rip));
+        let vcpu = &self.ctx.vcpu;
+        let base = if vcpu.is_long_mode() { 0 } else { vcpu.segment(SegmentName::Cs).base };
+        let rip = base.wrapping_add(vcpu.get(Register::Rip));
         let first = (PAGE_SIZE - (rip as usize & (PAGE_SIZE - 1))).min(into.len());
         let (head, tail) = into.split_at_mut(first);
         if !self.fetch_part(rip, head)? {
@@ -135,39 +132,28 @@ impl ChildCpu<'_> {
     }
 
     fn fetch_part(&mut self, gva: u64, into: &mut [u8]) -> Result<bool, Unmapped> {
-        let flags = tlfs::vp::TranslateFlags::VALIDATE_EXECUTE;
-        let vcpu = &self.ctx.vcpu;
-        let access = walk::Access::from_flags(flags, vcpu.privilege(), vcpu.get(Register::Rflags));
-        match walk::translate(&Walker(&self.vp.partition), &paging(vcpu), gva, access) {
-            Ok(translation) => read(&self.vp.partition, Gpa(translation.gpa), into).map(|()| true),
-            Err(error) => match walk_gpa(error) {
-                Some(gpa) => Err(Unmapped { gpa, write: false }),
-                None => Ok(false),
-            },
+        match self.walk(gva, TranslateFlags::VALIDATE_EXECUTE) {
+            Ok(gpa) => read(&self.vp.partition, gpa, into).map(|()| true),
+            // A page of the guest's tables is missing.
+            Err(WalkError::Gpa { gpa, .. }) => Err(Unmapped { gpa: Gpa(gpa), write: false }),
+            Err(_) => Ok(false),
         }
     }
 
     /// Translates a linear address of a data access.
     pub(super) fn translate(&mut self, gva: u64, write: bool) -> Result<Gpa, WalkError> {
-        use tlfs::vp::TranslateFlags as F;
-        let flags = if write { F::VALIDATE_WRITE } else { F::VALIDATE_READ };
+        self.walk(gva, if write { TranslateFlags::VALIDATE_WRITE } else { TranslateFlags::VALIDATE_READ })
+    }
+
+    fn walk(&self, gva: u64, flags: TranslateFlags) -> Result<Gpa, WalkError> {
         let vcpu = &self.ctx.vcpu;
         let access = walk::Access::from_flags(flags, vcpu.privilege(), vcpu.get(Register::Rflags));
-        walk::translate(&Walker(&self.vp.partition), &paging(vcpu), gva, access).map(|t| Gpa(t.gpa))
+        walk::translate(&Walker(&self.vp.partition), &paging(vcpu), gva, access).map(|found| Gpa(found.gpa))
     }
 
     /// Ends the dispatch so that the root maps a page; the VP then does the same again.
     pub(super) fn need(&mut self, unmapped: Unmapped) -> Next {
         self.report_memory(unmapped.gpa, unmapped.write, false)
-    }
-}
-
-/// The page of the guest's tables that is missing, if that is why the walk ended.
-fn walk_gpa(error: WalkError) -> Option<Gpa> {
-    use tlfs::vp::TranslateResultCode as R;
-    match error.result() {
-        (R::GPA_UNMAPPED | R::GPA_NO_READ_ACCESS | R::GPA_NO_WRITE_ACCESS, Some(gpa)) => Some(Gpa(gpa)),
-        _ => None,
     }
 }
 

@@ -16,7 +16,11 @@ use model::lapic::GeneralProtection;
 use tlfs::{intercept::InterceptAccess, vp::UnimplementedMsrAction};
 
 use super::{ChildCpu, Next, RESUME};
-use crate::{hypercall::Unmapped, vp::guest_tsc};
+use crate::{
+    hypercall::Unmapped,
+    root::msr::{set_read, to_write},
+    vp::guest_tsc,
+};
 
 pub use storage::Msrs;
 
@@ -56,16 +60,12 @@ impl From<Unmapped> for Stop {
 impl ChildCpu<'_> {
     /// Carries out the RDMSR or WRMSR that exited.
     pub(super) fn msr(&mut self, write: bool) -> Next {
-        let gprs = self.ctx.vcpu.gprs();
-        let number = gprs[RCX] as u32;
+        let number = self.ctx.vcpu.gprs()[RCX] as u32;
         let result = if write {
-            let value = gprs[RDX] << 32 | gprs[RAX] & 0xffff_ffff;
-            self.write_msr(number, value)
+            self.write_msr(number, to_write(&self.ctx.vcpu))
         } else {
             self.read_msr(number).map(|value| {
-                let gprs = self.ctx.vcpu.gprs_mut();
-                gprs[RAX] = value & 0xffff_ffff;
-                gprs[RDX] = value >> 32;
+                set_read(&mut self.ctx.vcpu, value);
                 RESUME
             })
         };
@@ -97,8 +97,7 @@ impl ChildCpu<'_> {
             return RESUME;
         }
         if !write {
-            let gprs = self.ctx.vcpu.gprs_mut();
-            [gprs[RAX], gprs[RDX]] = [0, 0];
+            set_read(&mut self.ctx.vcpu, 0);
         }
         self.ctx.vcpu.skip_instruction(2);
         RESUME

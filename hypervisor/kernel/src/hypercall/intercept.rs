@@ -18,6 +18,7 @@ use crate::{child::cpuid, partition, root::RootCpu};
 
 /// What the parent of a partition wants to see, beyond what it sees of every child: ports and memory that is not
 /// mapped.
+#[derive(Default)]
 pub struct Intercepts {
     /// Exceptions, a bit for each vector.
     exceptions: AtomicU32,
@@ -32,16 +33,6 @@ pub struct Intercepts {
 const LEAF_USED: u64 = 1 << 32;
 
 impl Intercepts {
-    /// Nothing more.
-    pub const fn new() -> Self {
-        Self {
-            exceptions: AtomicU32::new(0),
-            msrs: AtomicU32::new(0),
-            leaves: [const { AtomicU64::new(0) }; 8],
-            has_leaves: AtomicBool::new(false),
-        }
-    }
-
     /// Whether CPUID with `leaf` goes to the parent.
     pub fn has_leaf(&self, leaf: u32) -> bool {
         let is_it = |place: &AtomicU64| place.load(Ordering::Relaxed) == u64::from(leaf) | LEAF_USED;

@@ -123,13 +123,7 @@ pub fn access_states(_: &mut RootCpu, call: &mut Call) -> Outcome {
         let is_single = update == [None; 2] || space.split_to_4k(gpa).is_ok();
         let update = if is_single { update } else { [None; 2] };
         let (accessed, dirty) = space.access_state(gpa, update).unwrap_or_default();
-        let mut state = GpaAccessState::NONE;
-        if accessed {
-            state = state | GpaAccessState::ACCESSED;
-        }
-        if dirty {
-            state = state | GpaAccessState::DIRTY;
-        }
+        let state = GpaAccessState::ACCESSED.when(accessed) | GpaAccessState::DIRTY.when(dirty);
         call.set_output_element(rep, &state);
         call.set_done(rep + 1);
     }

@@ -7,14 +7,10 @@ use hal::{
 use model::cpuid::{self, Mirrored, Profile};
 use tlfs::vp::CpuidResult;
 
-const CR4_OSXSAVE: u64 = 1 << 18;
-const CR4_PKE: u64 = 1 << 22;
-
 /// Carries out the CPUID that exited.
 pub(super) fn access(vcpu: &mut Vcpu) {
     let (leaf, subleaf) = (vcpu.gprs()[RAX] as u32, vcpu.gprs()[RCX] as u32);
-    let cr4 = vcpu.get(Register::Cr4);
-    let mirrored = Mirrored { osxsave: cr4 & CR4_OSXSAVE != 0, pke: cr4 & CR4_PKE != 0, apic: true };
+    let mirrored = Mirrored::new(vcpu.get(Register::Cr4), true);
     set_result(vcpu, cpuid::root(&Profile::ROOT, mirrored, leaf, subleaf, host));
 }
 

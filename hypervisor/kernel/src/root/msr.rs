@@ -13,8 +13,15 @@
 use core::sync::atomic::Ordering;
 
 use hal::{
-    apic, cpu,
-    virt::{Event, MsrAccess, RAX, RCX, RDX, Register},
+    apic,
+    cpu::{
+        self,
+        msr::{
+            APIC_BASE, CSTAR, EFER, FS_BASE, GS_BASE, KERNEL_GS_BASE, LSTAR, SFMASK, STAR, SYSENTER_CS,
+            SYSENTER_EIP, SYSENTER_ESP, TSC, TSC_ADJUST, TSC_AUX, VM_CR, VM_HSAVE_PA,
+        },
+    },
+    virt::{Event, MsrAccess, RAX, RCX, RDX, Register, Vcpu},
 };
 use tlfs::msr::{self as hv, HypercallMsr, OverlayPageMsr};
 
@@ -23,12 +30,6 @@ use crate::timer;
 
 /// Interrupt command register.
 pub const X2APIC_ICR: u32 = 0x830;
-const EFER: u32 = 0xc000_0080;
-const APIC_BASE: u32 = 0x1b;
-const TSC: u32 = 0x10;
-const TSC_ADJUST: u32 = 0x3b;
-const VM_CR: u32 = 0xc001_0114;
-const VM_HSAVE_PA: u32 = 0xc001_0117;
 const SVM_KEY: u32 = 0xc001_0118;
 const EFER_LMA: u64 = 1 << 10;
 /// VM_CR: SVM is disabled and locked, as on a machine whose firmware switched it off.
@@ -49,38 +50,43 @@ pub const PROTECTED: [(u32, MsrAccess); 8] = [
 /// The APIC timer's registers: LVT, initial count, current count, divide.
 pub const TIMER: [u32; 4] = [0x832, 0x838, 0x839, 0x83e];
 
-/// MSRs of a child that its VMCB or its extended state holds, so that they need no exit: STAR, LSTAR, CSTAR,
-/// SFMASK, FS and GS bases, TSC_AUX, SYSENTER.
+/// MSRs of a child that its VMCB or its extended state holds, so that they need no exit.
 pub const CHILD_OWN: [u32; 11] = [
-    0xc000_0081,
-    0xc000_0082,
-    0xc000_0083,
-    0xc000_0084,
-    0xc000_0100,
-    0xc000_0101,
-    0xc000_0102,
-    0xc000_0103,
-    0x174,
-    0x175,
-    0x176,
+    STAR,
+    LSTAR,
+    CSTAR,
+    SFMASK,
+    FS_BASE,
+    GS_BASE,
+    KERNEL_GS_BASE,
+    TSC_AUX,
+    SYSENTER_CS,
+    SYSENTER_ESP,
+    SYSENTER_EIP,
 ];
+
+/// The value that a WRMSR is to write.
+pub fn to_write(vcpu: &Vcpu) -> u64 {
+    vcpu.gprs()[RDX] << 32 | vcpu.gprs()[RAX] & 0xffff_ffff
+}
+
+/// Makes `value` what a RDMSR has read.
+pub fn set_read(vcpu: &mut Vcpu, value: u64) {
+    let gprs = vcpu.gprs_mut();
+    gprs[RAX] = value & 0xffff_ffff;
+    gprs[RDX] = value >> 32;
+}
 
 /// The root is not allowed this access.
 struct Refused;
 
 /// Carries out the RDMSR or WRMSR that exited.
 pub fn access(cpu: &mut RootCpu, write: bool) {
-    let gprs = cpu.vcpu.gprs();
-    let number = gprs[RCX] as u32;
+    let number = cpu.vcpu.gprs()[RCX] as u32;
     let result = if write {
-        let value = gprs[RDX] << 32 | gprs[RAX] & 0xffff_ffff;
-        write_msr(cpu, number, value)
+        write_msr(cpu, number, to_write(&cpu.vcpu))
     } else {
-        read_msr(cpu, number).map(|value| {
-            let gprs = cpu.vcpu.gprs_mut();
-            gprs[RAX] = value & 0xffff_ffff;
-            gprs[RDX] = value >> 32;
-        })
+        read_msr(cpu, number).map(|value| set_read(&mut cpu.vcpu, value))
     };
     match result {
         Ok(()) => cpu.vcpu.skip_instruction(2),

@@ -136,14 +136,13 @@ impl Allowed {
     /// and `1`, `ProcessorXsaveFeatures`). Features that CPUID does not tell of count as absent.
     pub fn features(&self, host: impl Fn(u32, u32) -> CpuidResult) -> (F0, F1, XsaveFeatures) {
         let has = |word: Word, bit: u8| self.filter(word, read(word, &host)) & 1 << bit != 0;
-        let when = |has: bool, feature: XsaveFeatures| if has { feature } else { XsaveFeatures::NONE };
         let features0 =
             FEATURES0.iter().filter(|row| has(row.1, row.2)).fold(F0::NONE, |all, row| all | row.0);
         let features1 =
             FEATURES1.iter().filter(|row| has(row.1, row.2)).fold(F1::NONE, |all, row| all | row.0);
-        let xsave = when(has(Leaf1Ecx, 26), XsaveFeatures::XSAVE)
-            | when(has(XsaveEax, 0), XsaveFeatures::XSAVEOPT)
-            | when(has(Leaf1Ecx, 28), XsaveFeatures::AVX);
+        let xsave = XsaveFeatures::XSAVE.when(has(Leaf1Ecx, 26))
+            | XsaveFeatures::XSAVEOPT.when(has(XsaveEax, 0))
+            | XsaveFeatures::AVX.when(has(Leaf1Ecx, 28));
         (features0, features1, xsave)
     }
 

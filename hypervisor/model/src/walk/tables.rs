@@ -91,17 +91,6 @@ impl Rights {
     }
 }
 
-#[derive(Clone, Copy)]
-struct Step {
-    table: u64,
-    rights: Rights,
-}
-
-enum Outcome {
-    Table(Step),
-    Page(Translation),
-}
-
 /// The walk of one address.
 pub(super) struct Walk<'a, M> {
     memory: &'a M,
@@ -119,14 +108,17 @@ impl<'a, M: GuestMemory> Walk<'a, M> {
 
     pub(super) fn run(&self) -> Result<Translation, WalkError> {
         self.check_range()?;
-        let mut step = Step { table: self.root(), rights: Rights::ALL };
+        let mut table = self.root();
+        let mut rights = Rights::ALL;
         let mut level = self.format.levels();
         loop {
-            match self.step(level, step)? {
-                Outcome::Page(translation) => return Ok(translation),
-                // The last level always ends in a page or an error.
-                Outcome::Table(next) => step = next,
+            let entry;
+            (entry, rights) = self.step(level, table, rights)?;
+            // The last level always ends in a page or an error.
+            if self.is_leaf(level, entry) {
+                return Ok(self.page(level, entry, rights));
             }
+            table = entry & self.address_mask();
             level -= 1;
         }
     }
@@ -169,10 +161,10 @@ impl<'a, M: GuestMemory> Walk<'a, M> {
         WalkError::PageFault(PageFault(code))
     }
 
-    /// Reads the entry of `level`, judges it, and marks it accessed.
-    fn step(&self, level: u8, above: Step) -> Result<Outcome, WalkError> {
+    /// Reads the entry of `level`, judges it, and marks it accessed. Returns it, and the rights that are left.
+    fn step(&self, level: u8, table: u64, above: Rights) -> Result<(u64, Rights), WalkError> {
         for _ in 0..MAX_RACES {
-            let slot = self.slot(level, above.table)?;
+            let slot = self.slot(level, table)?;
             let entry = slot.entry;
             if entry & PRESENT == 0 {
                 return Err(self.fault(0));
@@ -181,8 +173,8 @@ impl<'a, M: GuestMemory> Walk<'a, M> {
                 return Err(self.fault(PageFault::PRESENT | PageFault::RESERVED));
             }
             let has_rights = self.format != Format::Pae || level < 3;
-            let rights = if has_rights { above.rights.and(entry) } else { above.rights };
-            let is_leaf = level == 1 || self.is_large(level, entry);
+            let rights = if has_rights { above.and(entry) } else { above };
+            let is_leaf = self.is_leaf(level, entry);
             if is_leaf {
                 self.check_rights(rights)?;
             }
@@ -190,13 +182,8 @@ impl<'a, M: GuestMemory> Walk<'a, M> {
             if self.access.set_bits && has_rights && !self.mark(&slot, ACCESSED | dirty)? {
                 continue;
             }
-            return Ok(if is_leaf {
-                Outcome::Page(self.page(level, entry, rights))
-            } else {
-                Outcome::Table(Step { table: entry & self.address_mask(), rights })
-            });
+            return Ok((entry, rights));
         }
-        // The guest changes the entry faster than we mark it. A spurious fault is always allowed.
         Err(self.fault(0))
     }
 
@@ -222,6 +209,11 @@ impl<'a, M: GuestMemory> Walk<'a, M> {
         let shift = (address & 4) as u8 * 8;
         let entry = if is_short { raw >> shift & 0xffff_ffff } else { raw };
         Ok(Slot { gpa, raw, shift, entry })
+    }
+
+    /// Whether an entry maps a page.
+    fn is_leaf(&self, level: u8, entry: u64) -> bool {
+        level == 1 || self.is_large(level, entry)
     }
 
     /// Whether an entry above the last level maps a page. Where the bit is reserved, it was refused before.

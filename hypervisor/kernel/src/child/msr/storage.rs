@@ -3,30 +3,27 @@
 //! What is here is what Linux and firmware read on an AMD processor without expecting a fault. Memory types follow
 //! from the guest's PAT and the nested page tables, so the MTRRs have no effect beyond being readable.
 
+use hal::cpu::msr::{MTRR_CAP, MTRR_DEF_TYPE, TSC_ADJUST, XSS};
 use tlfs::msr::VP_ASSIST_PAGE;
 
-pub const PLATFORM_ID: u32 = 0x17;
-pub const TSC_ADJUST: u32 = 0x3b;
-pub const MICROCODE_REVISION: u32 = 0x8b;
-pub const MTRR_CAP: u32 = 0xfe;
-pub const MCG_CAP: u32 = 0x179;
-pub const MCG_STATUS: u32 = 0x17a;
-pub const MISC_ENABLE: u32 = 0x1a0;
-pub const MTRR_BASE_0: u32 = 0x200;
-pub const MTRR_MASK_7: u32 = 0x20f;
-pub const MTRR_FIX_64K: u32 = 0x250;
-pub const MTRR_FIX_16K_0: u32 = 0x258;
-pub const MTRR_FIX_16K_1: u32 = 0x259;
-pub const MTRR_FIX_4K_0: u32 = 0x268;
-pub const MTRR_FIX_4K_7: u32 = 0x26f;
-pub const MTRR_DEF_TYPE: u32 = 0x2ff;
-pub const XSS: u32 = 0xda0;
-pub const SYSCFG: u32 = 0xc001_0010;
-pub const HWCR: u32 = 0xc001_0015;
-pub const TOP_MEM: u32 = 0xc001_001a;
-pub const TOP_MEM2: u32 = 0xc001_001d;
-pub const NB_CFG: u32 = 0xc001_001f;
-pub const DE_CFG: u32 = 0xc001_1029;
+const PLATFORM_ID: u32 = 0x17;
+const MICROCODE_REVISION: u32 = 0x8b;
+const MCG_CAP: u32 = 0x179;
+const MCG_STATUS: u32 = 0x17a;
+const MISC_ENABLE: u32 = 0x1a0;
+const MTRR_BASE_0: u32 = 0x200;
+const MTRR_MASK_7: u32 = 0x20f;
+const MTRR_FIX_64K: u32 = 0x250;
+const MTRR_FIX_16K_0: u32 = 0x258;
+const MTRR_FIX_16K_1: u32 = 0x259;
+const MTRR_FIX_4K_0: u32 = 0x268;
+const MTRR_FIX_4K_7: u32 = 0x26f;
+const SYSCFG: u32 = 0xc001_0010;
+const HWCR: u32 = 0xc001_0015;
+const TOP_MEM: u32 = 0xc001_001a;
+const TOP_MEM2: u32 = 0xc001_001d;
+const NB_CFG: u32 = 0xc001_001f;
+const DE_CFG: u32 = 0xc001_1029;
 
 /// Eight variable ranges, fixed ranges, write combining.
 const MTRR_CAP_VALUE: u64 = 0x508;

@@ -11,7 +11,7 @@ mod rsdp;
 pub use fadt::{Fadt, GenericAddress, PmTimer};
 pub use madt::Madt;
 pub use power::{power_off, reset};
-pub use rsdp::{Rsdp, RsdpSource};
+pub use rsdp::{RootPointer, Rsdp, RsdpSource, sum};
 
 use crate::addr::Hpa;
 use crate::sync::Once;
@@ -59,16 +59,16 @@ impl Table {
     }
 
     fn sum(&self) -> u8 {
-        let mut sum = 0_u8;
+        let mut total = 0_u8;
         let mut offset = 0;
         while offset < self.len {
             let mut chunk = [0; 64];
             let len = chunk.len().min((self.len - offset) as usize);
             (self.read)(Hpa(self.start.0 + u64::from(offset)), &mut chunk[..len]);
-            sum = chunk.iter().fold(sum, |sum, &byte| sum.wrapping_add(byte));
+            total = total.wrapping_add(sum(&chunk));
             offset += 64;
         }
-        sum
+        total
     }
 
     /// Copies `N` bytes at `offset`; nothing where the table is shorter.

@@ -2,8 +2,7 @@
 //!
 //! A set is walked straight from where its banks are read, each bank read exactly once, so that a caller which
 //! rewrites its input page meanwhile changes which VPs are named but nothing else. An index in a set says nothing
-//! about whether such a VP exists. Source: TLFS datatypes/HV_VP_SET; the 64-bit masks of the first-generation
-//! calls (`HvCallFlushVirtualAddressSpace`, `HvCallSendSyntheticClusterIpi`) are a set with bank 0 only.
+//! about whether such a VP exists. Source: TLFS datatypes/HV_VP_SET.
 
 use tlfs::{
     HvStatus, VpIndex,
@@ -31,7 +30,7 @@ impl<F: FnMut(usize) -> u64> VpSet<F> {
         match head.format {
             VpSetFormat::ALL => Ok(Self::All),
             VpSetFormat::SPARSE_4K if valid.count_ones() as usize <= count => {
-                Ok(Self::Sparse(Banks { valid, position: 0, bits: VpMask::new(0, 0), read }))
+                Ok(Self::Sparse(Banks { valid, position: 0, base: 0, bits: 0, read }))
             }
             VpSetFormat::SPARSE_4K => Err(HvStatus::INVALID_HYPERCALL_INPUT),
             _ => Err(HvStatus::INVALID_PARAMETER),
@@ -44,58 +43,23 @@ impl<F: FnMut(usize) -> u64> VpSet<F> {
 pub struct Banks<F> {
     valid: u64,
     position: usize,
-    bits: VpMask,
+    base: u32,
+    bits: u64,
     read: F,
-}
-
-impl<F: FnMut(usize) -> u64> Banks<F> {
-    /// The next bank present, as the members it names; `None` after the last. Members not yet iterated of the bank
-    /// before are skipped.
-    pub fn next_bank(&mut self) -> Option<VpMask> {
-        if self.valid == 0 {
-            return None;
-        }
-        let bank = self.valid.trailing_zeros();
-        self.valid &= self.valid - 1;
-        let bits = (self.read)(self.position);
-        self.position += 1;
-        Some(VpMask::new(bank * VPS_PER_BANK, bits))
-    }
 }
 
 impl<F: FnMut(usize) -> u64> Iterator for Banks<F> {
     type Item = VpIndex;
 
     fn next(&mut self) -> Option<VpIndex> {
-        loop {
-            if let Some(index) = self.bits.next() {
-                return Some(index);
+        while self.bits == 0 {
+            if self.valid == 0 {
+                return None;
             }
-            self.bits = self.next_bank()?;
-        }
-    }
-}
-
-/// Up to 64 VPs with adjacent indices, in ascending order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct VpMask {
-    base: u32,
-    bits: u64,
-}
-
-impl VpMask {
-    /// The VPs `base + i` for each bit `i` set.
-    pub const fn new(base: u32, bits: u64) -> Self {
-        Self { base, bits }
-    }
-}
-
-impl Iterator for VpMask {
-    type Item = VpIndex;
-
-    fn next(&mut self) -> Option<VpIndex> {
-        if self.bits == 0 {
-            return None;
+            self.base = self.valid.trailing_zeros() * VPS_PER_BANK;
+            self.valid &= self.valid - 1;
+            self.bits = (self.read)(self.position);
+            self.position += 1;
         }
         let index = self.base + self.bits.trailing_zeros();
         self.bits &= self.bits - 1;
@@ -141,11 +105,6 @@ mod tests {
     fn missing_banks_and_unknown_formats_are_refused() {
         assert_eq!(members(0, 0b11, &[1]), Err(HvStatus::INVALID_HYPERCALL_INPUT));
         assert_eq!(members(2, 0, &[]), Err(HvStatus::INVALID_PARAMETER));
-    }
-
-    #[test]
-    fn a_legacy_mask_names_the_first_64_vps() {
-        assert!(VpMask::new(0, 1 << 63 | 0b10).eq([VpIndex(1), VpIndex(63)]));
     }
 
     proptest! {

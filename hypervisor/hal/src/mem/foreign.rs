@@ -16,19 +16,28 @@ use crate::{
     },
 };
 
-/// A root frame that stays one while this value lives.
-struct Pin(Hpa);
+/// Frames that stay the root's while this value lives.
+struct Pin {
+    first: u64,
+    end: u64,
+}
 
 impl Pin {
-    fn new(hpa: Hpa) -> Result<Self, Refusal> {
-        frame::share(hpa.align_down())?;
-        Ok(Self(hpa.align_down()))
+    fn new(start: Hpa, len: u64) -> Result<Self, Refusal> {
+        let end = start.checked_add(len).ok_or(Refusal::NotMemory)?.0.div_ceil(PAGE_SIZE as u64);
+        let mut range = Self { first: start.page(), end: start.page() };
+        while range.end < end {
+            // What is pinned so far is released with `range`.
+            frame::share(Hpa::from_page(range.end))?;
+            range.end += 1;
+        }
+        Ok(range)
     }
 }
 
 impl Drop for Pin {
     fn drop(&mut self) {
-        frame::unshare(self.0);
+        (self.first..self.end).for_each(|page| frame::unshare(Hpa::from_page(page)));
     }
 }
 
@@ -43,7 +52,7 @@ fn in_frame(hpa: Hpa, len: usize) -> Result<(), Refusal> {
 /// The range crosses a frame, or the frame is not the root's.
 pub fn read(hpa: Hpa, into: &mut [u8]) -> Result<(), Refusal> {
     in_frame(hpa, into.len())?;
-    let _pin = Pin::new(hpa)?;
+    let _pin = Pin::new(hpa, into.len() as u64)?;
     // SAFETY: the range lies in one frame that is memory and stays root memory while pinned; no reference to it
     // exists, and `into` is ours, so the two do not overlap. A racing writer can only change the bytes' values.
     unsafe { core::ptr::copy_nonoverlapping(direct::<u8>(hpa), into.as_mut_ptr(), into.len()) };
@@ -56,7 +65,7 @@ pub fn read(hpa: Hpa, into: &mut [u8]) -> Result<(), Refusal> {
 /// The range crosses a frame, or the frame is not the root's.
 pub fn write(hpa: Hpa, from: &[u8]) -> Result<(), Refusal> {
     in_frame(hpa, from.len())?;
-    let _pin = Pin::new(hpa)?;
+    let _pin = Pin::new(hpa, from.len() as u64)?;
     // SAFETY: as in `read`, with the direction reversed.
     unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), direct::<u8>(hpa), from.len()) };
     Ok(())
@@ -81,35 +90,10 @@ pub fn set_bits(hpa: Hpa, expected: u64, bits: u64) -> Result<bool, Refusal> {
     if hpa.0 & 7 != 0 {
         return Err(Refusal::NotMemory);
     }
-    let _pin = Pin::new(hpa)?;
+    let _pin = Pin::new(hpa, 8)?;
     // SAFETY: aligned, inside one frame that stays root memory while pinned; an atomic may be shared with writers.
     let word = unsafe { AtomicU64::from_ptr(direct::<u64>(hpa)) };
     Ok(word.compare_exchange(expected, expected | bits, Ordering::SeqCst, Ordering::Relaxed).is_ok())
-}
-
-/// Frames that stay the root's while this value lives.
-struct PinnedRange {
-    first: u64,
-    end: u64,
-}
-
-impl PinnedRange {
-    fn new(start: Hpa, len: u64) -> Result<Self, Refusal> {
-        let end = start.checked_add(len).ok_or(Refusal::NotMemory)?.0.div_ceil(PAGE_SIZE as u64);
-        let mut range = Self { first: start.page(), end: start.page() };
-        while range.end < end {
-            // What is pinned so far is released with `range`.
-            frame::share(Hpa::from_page(range.end))?;
-            range.end += 1;
-        }
-        Ok(range)
-    }
-}
-
-impl Drop for PinnedRange {
-    fn drop(&mut self) {
-        (self.first..self.end).for_each(|page| frame::unshare(Hpa::from_page(page)));
-    }
 }
 
 /// Copies a range of the root's memory to another, which may overlap it.
@@ -117,8 +101,8 @@ impl Drop for PinnedRange {
 /// # Errors
 /// One of the ranges is not the root's throughout; nothing is copied.
 pub fn copy(from: Hpa, to: Hpa, len: u64) -> Result<(), Refusal> {
-    let _source = PinnedRange::new(from, len)?;
-    let _target = PinnedRange::new(to, len)?;
+    let _source = Pin::new(from, len)?;
+    let _target = Pin::new(to, len)?;
     // SAFETY: both ranges are root memory while pinned, and all memory is mapped; overlap is allowed.
     unsafe { core::ptr::copy(direct::<u8>(from), direct::<u8>(to), len as usize) };
     Ok(())
@@ -129,7 +113,7 @@ pub fn copy(from: Hpa, to: Hpa, len: u64) -> Result<(), Refusal> {
 /// # Errors
 /// The range is not the root's throughout; nothing is written.
 pub fn zero(at: Hpa, len: u64) -> Result<(), Refusal> {
-    let _target = PinnedRange::new(at, len)?;
+    let _target = Pin::new(at, len)?;
     // SAFETY: as in `copy`.
     unsafe { core::ptr::write_bytes(direct::<u8>(at), 0, len as usize) };
     Ok(())

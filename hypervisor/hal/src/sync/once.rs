@@ -47,10 +47,6 @@ impl<T> Once<T> {
         }
         // Where another LP sets it first, that value is the one.
         drop(self.set(make()));
-        self.wait()
-    }
-
-    fn wait(&self) -> &T {
         loop {
             match self.get() {
                 Some(value) => return value,

@@ -48,11 +48,6 @@ impl<T> SpinLock<T> {
             .is_ok()
             .then(|| Guard { lock: self })
     }
-
-    /// Returns the value of a lock that nobody else can reach.
-    pub const fn get_mut(&mut self) -> &mut T {
-        self.value.get_mut()
-    }
 }
 
 impl<'a, T> Guard<'a, T> {

@@ -4,7 +4,7 @@
 //! other tables stay where they are.
 
 use hal::{
-    acpi::RsdpSource,
+    acpi::{RootPointer, RsdpSource, sum},
     addr::{Hpa, PAGE_SIZE},
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -17,21 +17,6 @@ const MAX_ROOT_BYTES: u32 = 1 << 16;
 /// Offset of the root table's copy in the page, and so what is left of the page.
 const COPY_AT: u64 = 64;
 const COPY_BYTES: u64 = PAGE_SIZE as u64 - COPY_AT;
-
-#[derive(FromBytes, IntoBytes, Immutable)]
-#[repr(C, packed)]
-struct Rsdp {
-    signature: [u8; 8],
-    /// Of the first 20 bytes, which are all that revision 0 has.
-    checksum: u8,
-    oem: [u8; 6],
-    revision: u8,
-    rsdt: u32,
-    len: u32,
-    xsdt: u64,
-    extended_checksum: u8,
-    reserved: [u8; 3],
-}
 
 #[derive(FromBytes, IntoBytes, Immutable)]
 #[repr(C)]
@@ -51,8 +36,9 @@ pub(super) fn hide(memory: &mut impl Memory, source: RsdpSource, spare: Hpa) -> 
         RsdpSource::At(at) => read(memory, at, 0)?,
         RsdpSource::Copy(copy) => copy,
     };
-    let rsdp = Rsdp::read_from_bytes(&rsdp).map_err(|_| Error::BadAcpi)?;
-    let (root, entry_bytes) = rsdp.root_table()?;
+    let rsdp = RootPointer::new(rsdp).map_err(|_| Error::BadAcpi)?;
+    let tables = rsdp.tables();
+    let (root, entry_bytes) = tables.xsdt.map_or((tables.rsdt, 4), |xsdt| (xsdt, 8));
     let head: [u8; size_of::<Head>()] = read(memory, root, 0)?;
     let mut head = Head::read_from_bytes(&head).map_err(|_| Error::BadAcpi)?;
     let signature = if entry_bytes == 8 { b"XSDT" } else { b"RSDT" };
@@ -89,34 +75,4 @@ pub(super) fn hide(memory: &mut impl Memory, source: RsdpSource, spare: Hpa) -> 
         spare,
     )?;
     Ok(spare)
-}
-
-impl Rsdp {
-    /// Returns where the root table is, and how long its entries are.
-    fn root_table(&self) -> Result<(Hpa, u64), Error> {
-        if self.signature != *b"RSD PTR " || self.old_sum() != 0 {
-            return Err(Error::BadAcpi);
-        }
-        let has_xsdt = self.revision >= 2 && self.xsdt != 0 && sum(self.as_bytes()) == 0;
-        Ok(if has_xsdt { (Hpa(self.xsdt), 8) } else { (Hpa(u64::from(self.rsdt)), 4) })
-    }
-
-    /// Makes the root pointer one that knows only the XSDT at `xsdt`, so that nobody finds the old table.
-    fn renewed(self, xsdt: Hpa) -> Self {
-        let (len, revision) = (size_of::<Self>() as u32, 2);
-        let (checksum, extended_checksum, reserved) = (0, 0, [0; 3]);
-        let mut new =
-            Self { checksum, revision, rsdt: 0, len, xsdt: xsdt.0, extended_checksum, reserved, ..self };
-        new.checksum = new.old_sum().wrapping_neg();
-        new.extended_checksum = sum(new.as_bytes()).wrapping_neg();
-        new
-    }
-
-    fn old_sum(&self) -> u8 {
-        self.as_bytes().first_chunk::<20>().map_or(0, |old| sum(old))
-    }
-}
-
-fn sum(bytes: &[u8]) -> u8 {
-    bytes.iter().fold(0, |sum, &byte| sum.wrapping_add(byte))
 }

@@ -37,6 +37,8 @@ pub const RBX: usize = 3;
 pub const RSP: usize = 4;
 /// Index of RSI in [`Gprs`].
 pub const RSI: usize = 6;
+/// Index of RDI in [`Gprs`].
+pub const RDI: usize = 7;
 /// Index of R8 in [`Gprs`].
 pub const R8: usize = 8;
 
@@ -148,6 +150,8 @@ pub enum Event {
 }
 
 impl Event {
+    /// #DB.
+    pub const DEBUG: Self = Self::Exception { vector: 1, error: None };
     /// #UD.
     pub const UNDEFINED: Self = Self::Exception { vector: 6, error: None };
     /// #GP(0).

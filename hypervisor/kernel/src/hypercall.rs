@@ -21,7 +21,7 @@ pub use table::root_table;
 
 use hal::{
     addr::{Gpa, PAGE_SIZE},
-    virt::{R8, RAX, RCX, RDX, Vcpu},
+    virt::{R8, RAX, RBX, RCX, RDI, RDX, RSI, Vcpu},
 };
 use model::call::{CallSpec, Plan, resume};
 use tlfs::{CallCode, HvStatus, HypercallInput, HypercallOutput, partition::Privileges};
@@ -167,7 +167,8 @@ pub const fn row<C>(
     Some(Row { spec, privilege, handler })
 }
 
-/// Carries out the call that `caller` made by the hypercall instruction.
+/// Carries out the call that `caller` made by the hypercall instruction, and returns its code. Code of 32 bits passes
+/// words in pairs of registers (TLFS hypercall-interface, "Register Mapping").
 ///
 /// # Errors
 /// A parameter's address is not mapped; the instruction is to be made again once it is.
@@ -175,22 +176,34 @@ pub fn execute<C: Caller>(
     caller: &mut C,
     buffers: &mut Buffers,
     table: fn(CallCode) -> Option<Row<C>>,
-) -> Result<(), Unmapped> {
+) -> Result<CallCode, Unmapped> {
+    let is_64_bit = caller.vcpu().runs_64_bit_code();
     let gprs = caller.vcpu().gprs();
-    let (control, input, output) = (HypercallInput::from_bits(gprs[RCX]), gprs[RDX], gprs[R8]);
+    let pair = |high, low| gprs[high] << 32 | gprs[low] & u64::from(u32::MAX);
+    let [control, input, output] = match is_64_bit {
+        true => [gprs[RCX], gprs[RDX], gprs[R8]],
+        false => [pair(RDX, RAX), pair(RBX, RCX), pair(RDI, RSI)],
+    };
+    let control = HypercallInput::from_bits(control);
     let (status, done) = match call(caller, buffers, table, control, [input, output]) {
         Ok(result) => result,
         Err(Failure::Status(status)) => (status, control.rep_start()),
         Err(Failure::Unmapped(unmapped)) => return Err(unmapped),
     };
     let vcpu = caller.vcpu();
-    if status == HvStatus::SUCCESS && done < control.rep_count() {
-        vcpu.gprs_mut()[RCX] = resume(control, done).into_bits();
-        return Ok(());
+    let is_done = status != HvStatus::SUCCESS || done >= control.rep_count();
+    let word = match is_done {
+        true => HypercallOutput::result(status, done).into_bits(),
+        false => resume(control, done).into_bits(),
+    };
+    match is_64_bit {
+        true => vcpu.gprs_mut()[if is_done { RAX } else { RCX }] = word,
+        false => [vcpu.gprs_mut()[RAX], vcpu.gprs_mut()[RDX]] = [word & u64::from(u32::MAX), word >> 32],
     }
-    vcpu.gprs_mut()[RAX] = HypercallOutput::result(status, done).into_bits();
-    vcpu.skip_instruction(3);
-    Ok(())
+    if is_done {
+        vcpu.skip_instruction(3);
+    }
+    Ok(control.call())
 }
 
 enum Failure {

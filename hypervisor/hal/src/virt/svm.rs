@@ -20,6 +20,8 @@ use vmcb::{Vmcb, event, intercept_1, intercept_2, virtual_interrupt};
 
 const EFER_SVME: u64 = 1 << 12;
 const VM_CR_SVMDIS: u64 = 1 << 4;
+const TRAP_FLAG: u64 = 1 << 8;
+const DR6_SINGLE_STEP: u64 = 1 << 14;
 /// ASID 0 is the host's.
 const FIRST_ASID: u32 = 1;
 const FLUSH_ALL: u32 = 1;
@@ -257,7 +259,8 @@ impl Vcpu {
         &mut self.gprs
     }
 
-    /// The address of the next instruction, where the processor saved it, or else `assumed` bytes further on.
+    /// Goes on behind the instruction that exited: where the processor saved that, or else `assumed` bytes further on. A
+    /// guest that steps takes #DB there (APM 2 §13.1.4).
     ///
     /// Without saved next RIPs (QEMU's emulation) the length of the plain encoding is assumed: a guest that puts a
     /// redundant prefix before such an instruction confuses only itself.
@@ -267,6 +270,10 @@ impl Vcpu {
         let known = HAS_NEXT_RIP.load(Ordering::Relaxed) != 0 && next != 0;
         block.save.rip = if known { next } else { block.save.rip.wrapping_add(assumed) };
         block.control.shadow = 0;
+        if block.save.rflags & TRAP_FLAG != 0 && !self.has_event() {
+            self.block_mut().save.dr6 |= DR6_SINGLE_STEP;
+            self.inject(Event::DEBUG);
+        }
     }
 
     /// The bytes of the instruction that faulted, where the processor saved them.

@@ -1,13 +1,13 @@
 //! Hypercalls of a child: flushes, interrupts, messages.
 //!
-//! Only 64-bit callers are served; the page that the hypercall MSR places holds their instruction.
+//! The page that the hypercall MSR places holds the instruction.
 
 use core::sync::atomic::Ordering;
 
-use hal::virt::{Event, RCX, lps};
+use hal::virt::{Event, lps};
 use model::{call::CallSpec, vpset::VpSet};
 use tlfs::{
-    CallCode, HvStatus, HypercallInput, VpIndex,
+    CallCode, HvStatus, VpIndex,
     memory::{FlushFlags, FlushVirtualAddressExInput, FlushVirtualAddressInput, GvaRange},
     msr::{FIRST_VALID_VECTOR, HypercallMsr},
     partition::Privileges,
@@ -33,16 +33,15 @@ impl ChildCpu<'_> {
         let vcpu = &mut self.ctx.vcpu;
         let page = self.vp.partition.msrs.hypercall.load(Ordering::Relaxed);
         let is_ready = HypercallMsr::from_bits(page).enable() && shows_hypervisor(&self.vp.partition);
-        if vcpu.privilege() != 0 || !vcpu.is_long_mode() || !is_ready {
+        if vcpu.privilege() != 0 || !vcpu.is_protected() || !is_ready {
             vcpu.inject(Event::UNDEFINED);
             return RESUME;
         }
-        let code = HypercallInput::from_bits(vcpu.gprs()[RCX]).call();
         match execute(self, buffers, child_table) {
             Err(unmapped) => self.need(unmapped),
             // Whoever holds the lock may be a VP that waits for this LP.
-            Ok(()) if code == CallCode::NOTIFY_LONG_SPIN_WAIT => end(Ended::Ready),
-            Ok(()) => RESUME,
+            Ok(CallCode::NOTIFY_LONG_SPIN_WAIT) => end(Ended::Ready),
+            Ok(_) => RESUME,
         }
     }
 }

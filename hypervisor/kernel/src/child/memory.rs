@@ -120,7 +120,7 @@ impl ChildCpu<'_> {
             return Ok(saved.len().min(into.len()));
         }
         let vcpu = &self.ctx.vcpu;
-        let base = if vcpu.is_long_mode() { 0 } else { vcpu.segment(SegmentName::Cs).base };
+        let base = if vcpu.runs_64_bit_code() { 0 } else { vcpu.segment(SegmentName::Cs).base };
         let rip = base.wrapping_add(vcpu.get(Register::Rip));
         let first = (PAGE_SIZE - (rip as usize & (PAGE_SIZE - 1))).min(into.len());
         let (head, tail) = into.split_at_mut(first);

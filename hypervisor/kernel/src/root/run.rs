@@ -113,7 +113,7 @@ impl RootCpu {
 
     fn hypercall(&mut self) {
         // TLFS hypercall-interface: only the most privileged level of long or protected mode may call.
-        if self.vcpu.privilege() != 0 || !self.vcpu.is_long_mode() {
+        if self.vcpu.privilege() != 0 || !self.vcpu.runs_64_bit_code() {
             self.vcpu.inject(Event::UNDEFINED);
             return;
         }

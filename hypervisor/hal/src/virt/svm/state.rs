@@ -172,9 +172,16 @@ impl Vcpu {
         self.block().save.cpl
     }
 
-    /// Whether the processor is in long mode.
-    pub fn is_long_mode(&self) -> bool {
-        self.block().save.efer & EFER_LMA != 0
+    /// Whether the processor runs 64-bit code: long mode, with such a code segment.
+    pub fn runs_64_bit_code(&self) -> bool {
+        const LONG_CODE: u16 = 1 << 9;
+        let save = &self.block().save;
+        save.efer & EFER_LMA != 0 && save.segments[SegmentName::Cs as usize].attributes & LONG_CODE != 0
+    }
+
+    /// Whether the processor is in protected mode, of whatever kind.
+    pub fn is_protected(&self) -> bool {
+        self.block().save.cr0 & 1 != 0
     }
 
     /// Whether the last instruction holds off interrupts for one more (STI, MOV SS).

@@ -3,7 +3,7 @@
 pub mod cpuid;
 mod dispatch;
 mod emulate;
-mod event;
+pub mod event;
 mod exit;
 mod hypercall;
 pub mod intercept;

@@ -7,6 +7,7 @@
 pub mod device;
 pub mod intercept;
 pub mod memory;
+pub mod message;
 pub mod partition;
 pub mod port;
 pub mod property;
@@ -26,6 +27,8 @@ use hal::{
 use model::call::{CallSpec, Plan, resume};
 use tlfs::{CallCode, HvStatus, HypercallInput, HypercallOutput, partition::Privileges};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::port::Party;
 
 /// How many list elements a rep call works on before it lets interrupts in.
 pub const REPS_AT_ONCE: usize = 64;
@@ -61,6 +64,8 @@ pub trait Caller {
     fn vcpu(&mut self) -> &mut Vcpu;
     /// What its partition may do.
     fn privileges(&self) -> Privileges;
+    /// Its partition, as a sender.
+    fn party(&self) -> Party;
     /// Copies from its memory.
     ///
     /// # Errors

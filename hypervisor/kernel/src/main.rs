@@ -9,14 +9,14 @@ mod load;
 
 #[cfg(freestanding)]
 mod child;
-#[cfg(any(freestanding, test))]
-mod doorbell;
 #[cfg(freestanding)]
 mod hypercall;
 #[cfg(freestanding)]
 mod options;
 #[cfg(freestanding)]
 mod partition;
+#[cfg(freestanding)]
+mod port;
 #[cfg(freestanding)]
 mod root;
 #[cfg(freestanding)]

@@ -25,7 +25,12 @@ use tlfs::{
     vp::UnimplementedMsrAction,
 };
 
-use crate::{doorbell::Doorbells, hypercall::intercept::Intercepts, root::root, vp::Vp};
+use crate::{
+    hypercall::intercept::Intercepts,
+    port::{self, Endpoints},
+    root::root,
+    vp::Vp,
+};
 
 /// Pools 0 and 1 are the boot pool and the root's.
 const FIRST_POOL: usize = 2;
@@ -70,8 +75,8 @@ pub struct Partition {
     pub properties: Properties,
     /// What its parent wants to see.
     pub intercepts: Intercepts,
-    /// Its doorbells.
-    pub doorbells: SpinLock<Doorbells>,
+    /// Its ports and connections.
+    pub endpoints: SpinLock<Endpoints>,
     /// Its hypervisor MSRs that all its VPs share.
     pub msrs: PartitionMsrs,
 }
@@ -174,7 +179,7 @@ impl Partition {
                 ..Properties::default()
             },
             intercepts: Intercepts::default(),
-            doorbells: SpinLock::new(Doorbells::new()),
+            endpoints: SpinLock::new(port::none(pool)),
             msrs: PartitionMsrs::default(),
         }
     }
@@ -283,7 +288,7 @@ impl Partition {
             vp.synic.lock().forget(self.id);
         }
         self.space.clear();
-        self.doorbells.lock().clear();
+        *self.endpoints.lock() = port::none(self.pool);
         *self.vps.lock() = None;
         self.state.store(self.state().finalized() as u8, Ordering::Release);
         Ok(())

@@ -26,7 +26,7 @@ use hal::{
 use model::reftime::{ReferenceClock, TscScale};
 use tlfs::ids::PartitionId;
 
-use crate::options::Options;
+use crate::{options::Options, port::Endpoints};
 
 /// The root's partition id. Children have higher ones.
 pub const ID: PartitionId = PartitionId(1);
@@ -41,6 +41,8 @@ pub struct Root {
     pub vps: &'static [RootVp],
     /// Its deposits: what children cost before they have a pool of their own.
     pub pool: PoolId,
+    /// Its ports and connections.
+    pub endpoints: SpinLock<Endpoints>,
     /// The time since the hypervisor started.
     pub clock: ReferenceClock,
     /// The page from which it makes hypercalls.

@@ -36,6 +36,9 @@ use crate::{
     timer,
 };
 
+/// A child's synthetic interrupt controller, with as many message buffers as its frame has room for.
+pub type ChildSynic = Synic<13>;
+
 /// The most child VPs that exist at once, in all partitions.
 pub const MAX_VPS: usize = 2048;
 
@@ -183,7 +186,7 @@ pub struct Vp {
     /// Its local APIC.
     pub lapic: SpinLock<Lapic>,
     /// Its synthetic interrupt controller.
-    pub synic: SpinLock<PageBox<Synic<8>>>,
+    pub synic: SpinLock<PageBox<ChildSynic>>,
     /// Its state.
     pub context: SpinLock<Context>,
     /// Its pages.

@@ -132,6 +132,8 @@ impl Profile {
                 .with(P::ACCESS_MEMORY_POOL)
                 .with(P::CREATE_PORT)
                 .with(P::CONNECT_PORT)
+                .with(P::POST_MESSAGES)
+                .with(P::SIGNAL_EVENTS)
                 .with(P::ACCESS_STATS)
                 .with(P::CPU_MANAGEMENT),
             features: FeaturesEdx::NONE,
@@ -261,7 +263,7 @@ mod tests {
 
     #[test]
     fn the_root_gets_the_privileges_that_make_it_root() {
-        assert_eq!(of_root(0x4000_0003), CpuidResult { eax: 0xf6, ebx: 0x11c7, ecx: 0, edx: 0 });
+        assert_eq!(of_root(0x4000_0003), CpuidResult { eax: 0xf6, ebx: 0x11f7, ecx: 0, edx: 0 });
         assert_eq!(of_root(0x4000_0004).eax, 0x200);
         assert_eq!(of_root(0x4000_0082).eax, 4);
     }

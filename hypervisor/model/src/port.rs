@@ -1,17 +1,17 @@
 //! Ports and connections: what they are, and who may reach what through them.
 //!
-//! A port belongs to the partition that receives, a connection to the one that sends; both partitions were checked
-//! by the caller (identity, parenthood, privilege, state), and come here resolved, never as "self". Storage is the
-//! caller's slices. A connection outlives its port, and then fails. Doorbell connections are named apart from the
-//! others (`HvCallDisconnectPort` says which it means).
+//! A port belongs to the partition that receives, a connection to the one that sends. Each partition has its own
+//! [`Endpoints`]; where they are kept is the caller's [`Table`]. Both partitions were checked by the caller
+//! (identity, parenthood, privilege, state), and come here resolved, never as "self". A connection outlives its port,
+//! and then fails. Doorbell connections are named apart from the others (`HvCallDisconnectPort` says which it means).
 //!
 //! Source: TLFS inter-partition-communication, hypercalls/HvCallCreatePort, HvCallConnectPort; status codes from
 //! TLFS 2.0 §14.9, which also rules that SINT 0 is the hypervisor's and that a port has one connection at a time.
 
 use tlfs::{
-    ConnectionId, HvStatus, PartitionId, PortId, SintIndex, VpIndex,
+    ConnectionId, HvStatus, PAGE_SIZE, PartitionId, PortId, SintIndex, VpIndex,
     port::{ConnectPortInput, CreatePortInput, PortType},
-    synic::{EVENT_FLAGS_COUNT, MESSAGE_PAYLOAD_SIZE, MessageType, PostMessageInput},
+    synic::{EVENT_FLAGS_COUNT, HvMessage, MESSAGE_PAYLOAD_SIZE, MessageType, PostMessageInput},
 };
 
 use crate::doorbell::Doorbell;
@@ -35,8 +35,6 @@ pub enum PortKind {
 /// A port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Port {
-    /// The receiving partition.
-    pub owner: PartitionId,
     /// Unique among the owner's ports.
     pub id: PortId,
     /// The only partition that may connect.
@@ -54,8 +52,6 @@ pub struct Port {
 /// A connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
-    /// The sending partition.
-    pub owner: PartitionId,
     /// Unique among the owner's connections, or among its doorbells.
     pub id: ConnectionId,
     /// The receiving partition.
@@ -73,7 +69,8 @@ impl Port {
     /// # Errors
     /// `INVALID_PARTITION_ID` if the two partitions are one, `INVALID_PORT_ID` for reserved bits in the id and for
     /// doorbell 0, which the event ring cannot carry,
-    /// `INVALID_PARAMETER` for an unknown type, a source outside 1 to 15, flags beyond the page, reserved fields.
+    /// `INVALID_PARAMETER` for an unknown type, a source outside 1 to 15, flags beyond the page, another
+    /// trust level than 0, reserved fields.
     pub fn new(owner: PartitionId, sender: PartitionId, input: &CreatePortInput) -> Result<Self, HvStatus> {
         if owner == sender {
             return Err(HvStatus::INVALID_PARTITION_ID);
@@ -100,184 +97,184 @@ impl Port {
         };
         let (sint, vp) = (sint_info.target_sint, sint_info.target_vp);
         let is_usable = (1..SintIndex::COUNT as u32).contains(&sint.0);
-        if !is_usable || !flags_fit || reserved != 0 || input.padding != 0 {
+        let is_clear =
+            (input.port_vtl, input.min_connection_vtl, input.padding) == (0, 0, 0) && reserved == 0;
+        if !is_usable || !flags_fit || !is_clear {
             return Err(HvStatus::INVALID_PARAMETER);
         }
-        Ok(Self { owner, id: input.port_id, sender, kind, sint, vp, is_remembered: false })
+        Ok(Self { id: input.port_id, sender, kind, sint, vp, is_remembered: false })
     }
 
-    fn is(&self, owner: PartitionId, id: PortId) -> bool {
-        (self.owner, self.id) == (owner, id)
+    /// The number in its page of the flag that `HvCallSignalEvent` calls `flag`.
+    ///
+    /// # Errors
+    /// `INVALID_PORT_ID` if it is no event port, `INVALID_PARAMETER` for a flag that is not the port's.
+    pub fn flag(&self, flag: u16) -> Result<u16, HvStatus> {
+        match self.kind {
+            PortKind::Event { base, count } if flag < count => Ok(base + flag),
+            PortKind::Event { .. } => Err(HvStatus::INVALID_PARAMETER),
+            _ => Err(HvStatus::INVALID_PORT_ID),
+        }
     }
+
+    /// The message that arrives when `input` is posted to it.
+    ///
+    /// # Errors
+    /// `INVALID_PORT_ID` if it is no message port.
+    pub fn message(&self, input: &PostMessageInput) -> Result<HvMessage, HvStatus> {
+        if self.kind != PortKind::Message {
+            return Err(HvStatus::INVALID_PORT_ID);
+        }
+        let mut message = HvMessage::new(input.message_type, u64::from(self.id.0), &[0u8; 0]);
+        message.header.payload_size = input.payload_size as u8;
+        let sent = input.payload.iter().take(input.payload_size as usize);
+        message.payload.iter_mut().zip(sent).for_each(|(to, from)| *to = *from);
+        Ok(message)
+    }
+}
+
+/// Checks the input of `HvCallPostMessage`, whatever it is posted to.
+///
+/// # Errors
+/// `INVALID_PARAMETER` for a message type of the hypervisor's, type zero or an oversized payload.
+pub fn check_message(input: &PostMessageInput) -> Result<(), HvStatus> {
+    let kind = input.message_type;
+    let is_own = kind.0 & MessageType::HYPERVISOR_MASK != 0 || kind == MessageType::NONE;
+    let is_valid = !is_own && input.payload_size as usize <= MESSAGE_PAYLOAD_SIZE && input.reserved == 0;
+    if is_valid { Ok(()) } else { Err(HvStatus::INVALID_PARAMETER) }
 }
 
 impl Connection {
-    fn is(&self, owner: PartitionId, id: ConnectionId, is_doorbell: bool) -> bool {
-        (self.owner, self.id, self.doorbell.is_some()) == (owner, id, is_doorbell)
-    }
-
-    fn leads_to(&self, port: &Port) -> bool {
-        port.is(self.port_owner, self.port)
-    }
-}
-
-/// Adds a port.
-///
-/// # Errors
-/// `INVALID_PORT_ID` if the owner has one with this id, `NO_RESOURCES` if the table is full.
-pub fn create(ports: &mut [Option<Port>], port: Port) -> Result<(), HvStatus> {
-    if find(ports, port.owner, port.id).is_ok() {
-        return Err(HvStatus::INVALID_PORT_ID);
-    }
-    insert(ports, port)
-}
-
-/// Removes a port; its connection stays, and leads nowhere.
-///
-/// # Errors
-/// `INVALID_PORT_ID` if there is none.
-pub fn delete(ports: &mut [Option<Port>], owner: PartitionId, id: PortId) -> Result<(), HvStatus> {
-    remove(ports, |port| port.is(owner, id)).ok_or(HvStatus::INVALID_PORT_ID).map(drop)
-}
-
-/// Connects `owner` to a port of `port_owner` as the input of `HvCallConnectPort` asks.
-///
-/// # Errors
-/// `INVALID_CONNECTION_ID` for an id in use or with reserved bits, `INVALID_PORT_ID` for a port that does not exist,
-/// is connected or is not for `owner`, `INVALID_PARAMETER` for a type that is not the port's, a bad trigger, reserved
-/// fields; `NO_RESOURCES` if the table is full.
-pub fn connect(
-    ports: &[Option<Port>],
-    connections: &mut [Option<Connection>],
-    owner: PartitionId,
-    port_owner: PartitionId,
-    input: &ConnectPortInput,
-) -> Result<(), HvStatus> {
-    let (id, info) = (input.connection_id, &input.connection_info);
-    if id.0 & !ConnectionId::MASK != 0 {
-        return Err(HvStatus::INVALID_CONNECTION_ID);
-    }
-    let port = find(ports, port_owner, input.port_id)?;
-    if port.sender != owner || connections.iter().flatten().any(|other| other.leads_to(port)) {
-        return Err(HvStatus::INVALID_PORT_ID);
-    }
-    let doorbell = match (port.kind, info.port_type) {
-        (PortKind::Doorbell, PortType::DOORBELL) => Some(Doorbell::new(&info.as_doorbell())?),
-        (PortKind::Message, PortType::MESSAGE) | (PortKind::Event { .. }, PortType::EVENT)
-            if info.body[0] == 0 =>
-        {
-            None
+    /// Checks the input of `HvCallConnectPort`, by which a partition is connected to `port` of `port_owner`.
+    ///
+    /// # Errors
+    /// `INVALID_CONNECTION_ID` for reserved bits in the id, `INVALID_PARAMETER` for a type that is not the port's, a
+    /// bad trigger, reserved fields.
+    pub fn new(port_owner: PartitionId, port: &Port, input: &ConnectPortInput) -> Result<Self, HvStatus> {
+        let (id, info) = (input.connection_id, &input.connection_info);
+        if id.0 & !ConnectionId::MASK != 0 {
+            return Err(HvStatus::INVALID_CONNECTION_ID);
         }
-        _ => return Err(HvStatus::INVALID_PARAMETER),
-    };
-    if (input.reserved0, input.reserved1, input.reserved2) != (0, 0, 0) {
-        return Err(HvStatus::INVALID_PARAMETER);
+        let doorbell = match (port.kind, info.port_type) {
+            (PortKind::Doorbell, PortType::DOORBELL) => Some(Doorbell::new(&info.as_doorbell())?),
+            (PortKind::Message, PortType::MESSAGE) | (PortKind::Event { .. }, PortType::EVENT)
+                if info.body[0] == 0 =>
+            {
+                None
+            }
+            _ => return Err(HvStatus::INVALID_PARAMETER),
+        };
+        if (input.connection_vtl, input.reserved0, input.reserved1, input.reserved2) != (0, 0, 0, 0) {
+            return Err(HvStatus::INVALID_PARAMETER);
+        }
+        Ok(Self { id, port_owner, port: port.id, doorbell })
     }
-    if connections.iter().flatten().any(|other| other.is(owner, id, doorbell.is_some())) {
-        return Err(HvStatus::INVALID_CONNECTION_ID);
-    }
-    insert(connections, Connection { owner, id, port_owner, port: input.port_id, doorbell })
-}
 
-/// Removes a connection and returns it. Messages already queued are not affected.
-///
-/// # Errors
-/// `INVALID_CONNECTION_ID` if there is none.
-pub fn disconnect(
-    connections: &mut [Option<Connection>],
-    owner: PartitionId,
-    id: ConnectionId,
-    is_doorbell: bool,
-) -> Result<Connection, HvStatus> {
-    remove(connections, |connection| connection.is(owner, id, is_doorbell))
-        .ok_or(HvStatus::INVALID_CONNECTION_ID)
-}
-
-/// Removes what belongs to a partition that ceases to exist.
-pub fn purge(ports: &mut [Option<Port>], connections: &mut [Option<Connection>], partition: PartitionId) {
-    while remove(ports, |port| port.owner == partition).is_some() {}
-    while remove(connections, |connection| connection.owner == partition).is_some() {}
-}
-
-/// The port that a message of `HvCallPostMessage` goes to.
-///
-/// # Errors
-/// `INVALID_PARAMETER` for a message type of the hypervisor's, type zero or an oversized payload,
-/// `INVALID_CONNECTION_ID` for an unknown connection, `INVALID_PORT_ID` if it does not lead to a message port.
-pub fn message_target(
-    ports: &[Option<Port>],
-    connections: &[Option<Connection>],
-    sender: PartitionId,
-    input: &PostMessageInput,
-) -> Result<Port, HvStatus> {
-    let kind = input.message_type;
-    let is_own = kind.0 & MessageType::HYPERVISOR_MASK != 0 || kind == MessageType::NONE;
-    if is_own || input.payload_size as usize > MESSAGE_PAYLOAD_SIZE {
-        return Err(HvStatus::INVALID_PARAMETER);
-    }
-    let port = target(ports, connections, sender, input.connection_id)?;
-    if port.kind == PortKind::Message { Ok(*port) } else { Err(HvStatus::INVALID_PORT_ID) }
-}
-
-/// The port that a flag of `HvCallSignalEvent` goes to, and the flag's number in its page.
-///
-/// # Errors
-/// `INVALID_CONNECTION_ID` for an unknown connection, `INVALID_PORT_ID` if it does not lead to an event port,
-/// `INVALID_PARAMETER` for a flag that is not the port's.
-pub fn event_target(
-    ports: &[Option<Port>],
-    connections: &[Option<Connection>],
-    sender: PartitionId,
-    id: ConnectionId,
-    flag: u16,
-) -> Result<(Port, u16), HvStatus> {
-    let port = target(ports, connections, sender, id)?;
-    match port.kind {
-        PortKind::Event { base, count } if flag < count => Ok((*port, base + flag)),
-        PortKind::Event { .. } => Err(HvStatus::INVALID_PARAMETER),
-        _ => Err(HvStatus::INVALID_PORT_ID),
+    fn is(&self, id: ConnectionId, is_doorbell: bool) -> bool {
+        (self.id, self.doorbell.is_some()) == (id, is_doorbell)
     }
 }
 
-/// The doorbells that a write of `sender` rings, as the ports' owners and ids: several, if several watch the address.
-pub fn rung(
-    connections: &[Option<Connection>],
-    sender: PartitionId,
-    gpa: u64,
-    bytes: u8,
-    value: u64,
-) -> impl Iterator<Item = (PartitionId, PortId)> {
-    let rings = move |doorbell: Doorbell| doorbell.rings(gpa, bytes, value);
-    let matching = connections.iter().flatten().filter(move |connection| connection.owner == sender);
-    matching
-        .filter(move |connection| connection.doorbell.is_some_and(rings))
-        .map(|found| (found.port_owner, found.port))
+/// Where the ports or the connections of a partition are kept.
+pub trait Table<T> {
+    /// All entries.
+    fn iter<'a>(&'a self) -> impl Iterator<Item = &'a T>
+    where
+        T: 'a;
+    /// Adds an entry.
+    ///
+    /// # Errors
+    /// `NO_RESOURCES` if there may be no more, `INSUFFICIENT_MEMORY` if nobody pays.
+    fn insert(&mut self, entry: T) -> Result<(), HvStatus>;
+    /// Removes the first entry of which `is_it` is true.
+    fn remove(&mut self, is_it: impl Fn(&T) -> bool) -> Option<T>;
 }
 
-fn find(ports: &[Option<Port>], owner: PartitionId, id: PortId) -> Result<&Port, HvStatus> {
-    ports.iter().flatten().find(|port| port.is(owner, id)).ok_or(HvStatus::INVALID_PORT_ID)
+/// The ports and the connections of one partition.
+pub struct Endpoints<P, C> {
+    /// Its ports.
+    pub ports: P,
+    /// Its connections.
+    pub connections: C,
 }
 
-fn target<'a>(
-    ports: &'a [Option<Port>],
-    connections: &[Option<Connection>],
-    sender: PartitionId,
-    id: ConnectionId,
-) -> Result<&'a Port, HvStatus> {
-    let mut all = connections.iter().flatten();
-    let connection =
-        all.find(|connection| connection.is(sender, id, false)).ok_or(HvStatus::INVALID_CONNECTION_ID)?;
-    find(ports, connection.port_owner, connection.port)
-}
+impl<P: Table<Port>, C: Table<Connection>> Endpoints<P, C> {
+    /// Adds a port.
+    ///
+    /// # Errors
+    /// `INVALID_PORT_ID` if there is one with this id; those of [`Table::insert`].
+    pub fn create(&mut self, port: Port) -> Result<(), HvStatus> {
+        if self.ports.iter().any(|other| other.id == port.id) {
+            return Err(HvStatus::INVALID_PORT_ID);
+        }
+        self.ports.insert(port)
+    }
 
-fn insert<T>(table: &mut [Option<T>], entry: T) -> Result<(), HvStatus> {
-    let free = table.iter_mut().find(|slot| slot.is_none()).ok_or(HvStatus::NO_RESOURCES)?;
-    *free = Some(entry);
-    Ok(())
-}
+    /// Removes a port; its connection stays, and leads nowhere.
+    ///
+    /// # Errors
+    /// `INVALID_PORT_ID` if there is none.
+    pub fn delete(&mut self, id: PortId) -> Result<Port, HvStatus> {
+        self.ports.remove(|port| port.id == id).ok_or(HvStatus::INVALID_PORT_ID)
+    }
 
-fn remove<T>(table: &mut [Option<T>], is_it: impl Fn(&T) -> bool) -> Option<T> {
-    table.iter_mut().find(|slot| slot.as_ref().is_some_and(&is_it)).and_then(Option::take)
+    /// The port through which `sender` reaches the partition. An id that was given away again does not.
+    ///
+    /// # Errors
+    /// `INVALID_PORT_ID` if there is none.
+    pub fn port(&self, id: PortId, sender: PartitionId) -> Result<Port, HvStatus> {
+        let port = self.ports.iter().find(|port| (port.id, port.sender) == (id, sender));
+        port.copied().ok_or(HvStatus::INVALID_PORT_ID)
+    }
+
+    /// Adds a connection.
+    ///
+    /// # Errors
+    /// `INVALID_PORT_ID` for a port that is connected already, `INVALID_CONNECTION_ID` for an id in use; those of
+    /// [`Table::insert`].
+    pub fn connect(&mut self, new: Connection) -> Result<(), HvStatus> {
+        let leads_to = |other: &Connection| (other.port_owner, other.port);
+        if self.connections.iter().any(|other| leads_to(other) == leads_to(&new)) {
+            return Err(HvStatus::INVALID_PORT_ID);
+        }
+        if self.connections.iter().any(|other| other.is(new.id, new.doorbell.is_some())) {
+            return Err(HvStatus::INVALID_CONNECTION_ID);
+        }
+        self.connections.insert(new)
+    }
+
+    /// Removes a connection. Messages already queued are not affected.
+    ///
+    /// # Errors
+    /// `INVALID_CONNECTION_ID` if there is none.
+    pub fn disconnect(&mut self, id: ConnectionId, is_doorbell: bool) -> Result<(), HvStatus> {
+        let gone = self.connections.remove(|connection| connection.is(id, is_doorbell));
+        gone.map(drop).ok_or(HvStatus::INVALID_CONNECTION_ID)
+    }
+
+    /// The connection over which a message or an event is sent.
+    ///
+    /// # Errors
+    /// `INVALID_CONNECTION_ID` if there is none.
+    pub fn connection(&self, id: ConnectionId) -> Result<Connection, HvStatus> {
+        let found = self.connections.iter().find(|connection| connection.is(id, false));
+        found.copied().ok_or(HvStatus::INVALID_CONNECTION_ID)
+    }
+
+    /// The port that a write of the low `bytes` bytes of `value` to `gpa` rings; the first connected, where several
+    /// watch the same write. (Linux refuses such ioeventfds, unless one of the two takes any size.)
+    pub fn rung(&self, gpa: u64, bytes: u8, value: u64) -> Option<PortId> {
+        let rings = |doorbell: Doorbell| doorbell.rings(gpa, bytes, value);
+        let mut all = self.connections.iter();
+        all.find(|connection| connection.doorbell.is_some_and(rings)).map(|hit| hit.port)
+    }
+
+    /// Whether a doorbell is in the page of `gpa`.
+    pub fn has_doorbell_in_page(&self, gpa: u64) -> bool {
+        let page = |gpa: u64| gpa / PAGE_SIZE as u64;
+        let mut doorbells = self.connections.iter().filter_map(|connection| connection.doorbell);
+        doorbells.any(|doorbell| page(doorbell.gpa()) == page(gpa))
+    }
 }
 
 #[cfg(test)]

@@ -4,12 +4,12 @@
 //! [`MessagePage`] and [`EventFlagsPage`], whose implementer answers for the atomicity asked for there. Everything
 //! else is the hypervisor's own state and needs the VP's lock only.
 //!
-//! This is a child's. The root's, whose pages the hypervisor places, is `kernel`'s own (`root/synic.rs`).
+//! The root's pages are placed by the hypervisor, and what else it has is `kernel`'s own (`root/synic.rs`).
 //!
 //! Source: TLFS inter-partition-communication.
 
 use tlfs::{
-    HvStatus, SintIndex,
+    HvStatus, PortId, SintIndex,
     msr::{self, FIRST_VALID_VECTOR, OverlayPageMsr, SYNIC_VERSION, Scontrol, Sint},
     synic::{EVENT_FLAGS_COUNT, HvMessage, MessageType},
 };
@@ -34,8 +34,8 @@ pub trait MessagePage {
 
 /// The event flags page (SIEF page) of a VP.
 pub trait EventFlagsPage {
-    /// Sets a flag atomically and returns whether it was clear.
-    fn set(&mut self, sint: SintIndex, flag: u16) -> bool;
+    /// Sets a flag atomically and returns whether it was clear; `None` if the page cannot be written at present.
+    fn set(&mut self, sint: SintIndex, flag: u16) -> Option<bool>;
 }
 
 /// How the VP is told of an arrival.
@@ -91,6 +91,7 @@ pub struct Synic<const N: usize> {
     pages: [OverlayPageMsr; 2],
     sints: [Sint; SintIndex::COUNT],
     queue: Queue<N>,
+    late_flags: [Option<(SintIndex, u16)>; 16],
 }
 
 impl<const N: usize> Synic<N> {
@@ -101,6 +102,7 @@ impl<const N: usize> Synic<N> {
             pages: [OverlayPageMsr::new(); 2],
             sints: [Sint::RESET; SintIndex::COUNT],
             queue: Queue::new(),
+            late_flags: [None; 16],
         }
     }
 
@@ -125,7 +127,10 @@ impl<const N: usize> Synic<N> {
     /// For any other MSR, for SVERSION, and for an unmasked source with a vector below 16.
     pub fn write_msr(&mut self, msr: u32, value: u64) -> Result<Effect, GeneralProtection> {
         match msr {
-            msr::SCONTROL => self.scontrol = Scontrol::from_bits(value),
+            msr::SCONTROL => {
+                self.scontrol = Scontrol::from_bits(value);
+                return Ok(Effect::Scan);
+            }
             msr::SVERSION => return Err(GeneralProtection),
             msr::EOM => return Ok(Effect::Scan),
             msr::SINT0..=msr::SINT15 => {
@@ -169,30 +174,25 @@ impl<const N: usize> Synic<N> {
         }
     }
 
-    /// Posts a message: into its slot if that is empty, else into the queue. A masked source takes messages too.
+    /// Queues a message, which the next [`scan`](Self::scan) moves into its slot if that is empty. A masked source takes
+    /// messages too.
     ///
     /// # Errors
     /// `INVALID_PARAMETER` if there is no such source, `INVALID_SYNIC_STATE` if the controller or the message page
     /// is disabled, `INSUFFICIENT_BUFFERS` if the queue is full.
-    pub fn post(
-        &mut self,
-        page: &mut impl MessagePage,
-        sint: SintIndex,
-        message: &HvMessage,
-    ) -> Result<Signal, HvStatus> {
+    pub fn post(&mut self, sint: SintIndex, message: &HvMessage) -> Result<(), HvStatus> {
         if sint.0 as usize >= SintIndex::COUNT {
             return Err(HvStatus::INVALID_PARAMETER);
         }
         if !self.takes_messages() {
             return Err(HvStatus::INVALID_SYNIC_STATE);
         }
-        if let Offer::Delivered(signal) = self.offer(page, sint, message) {
-            return Ok(signal);
-        }
-        if !self.queue.push(sint, message) {
-            return Err(HvStatus::INSUFFICIENT_BUFFERS);
-        }
-        Ok(if self.advance(page, sint) { self.signal(sint) } else { Signal::None })
+        if self.queue.push(sint, message) { Ok(()) } else { Err(HvStatus::INSUFFICIENT_BUFFERS) }
+    }
+
+    /// Frees the messages that a port has queued here, as it is deleted.
+    pub fn forget(&mut self, port: PortId) {
+        self.queue.forget(u64::from(port.0));
     }
 
     /// Delivers a message that has a buffer of its own, as those of timers do. It goes behind what is queued for the
@@ -221,13 +221,14 @@ impl<const N: usize> Synic<N> {
         }
     }
 
-    /// Sets an event flag. Returns whether it was clear; if it was, how the VP is told of it.
+    /// Sets an event flag. Returns whether it was clear; if it was, how the VP is told of it. While the page cannot be
+    /// written the flag is kept for [`set_late_flags`](Self::set_late_flags).
     ///
     /// # Errors
     /// `INVALID_PARAMETER` if there is no such source or flag, `INVALID_SYNIC_STATE` if the controller or the event
-    /// flags page is disabled or the source is masked.
+    /// flags page is disabled or the source is masked, `INSUFFICIENT_BUFFERS` if too many flags are kept.
     pub fn signal_event(
-        &self,
+        &mut self,
         page: &mut impl EventFlagsPage,
         sint: SintIndex,
         flag: u16,
@@ -238,7 +239,32 @@ impl<const N: usize> Synic<N> {
         if !self.takes_events() || self.sint(sint).masked() {
             return Err(HvStatus::INVALID_SYNIC_STATE);
         }
-        Ok(page.set(sint, flag).then(|| self.signal(sint)))
+        if let Some(is_new) = page.set(sint, flag) {
+            return Ok(is_new.then(|| self.signal(sint)));
+        }
+        let late = Some((sint, flag));
+        if !self.late_flags.contains(&late) {
+            let free = self.late_flags.iter_mut().find(|place| place.is_none());
+            *free.ok_or(HvStatus::INSUFFICIENT_BUFFERS)? = late;
+        }
+        Ok(Some(Signal::None))
+    }
+
+    /// Whether flags wait for their page.
+    pub fn has_late_flags(&self) -> bool {
+        self.takes_events() && self.late_flags.iter().any(Option::is_some)
+    }
+
+    /// Sets the flags that waited for their page; `signalled` is called for each.
+    pub fn set_late_flags(&mut self, page: &mut impl EventFlagsPage, mut signalled: impl FnMut(Signal)) {
+        for index in 0..self.late_flags.len() {
+            if let Some((sint, flag)) = self.late_flags[index]
+                && let Some(is_new) = page.set(sint, flag)
+            {
+                self.late_flags[index] = None;
+                signalled(if is_new { self.signal(sint) } else { Signal::None });
+            }
+        }
     }
 
     fn sint(&self, sint: SintIndex) -> Sint {
@@ -269,7 +295,7 @@ impl<const N: usize> Default for Synic<N> {
 
 /// Whether the slot is empty. If not, the guest is asked for an end of message; it may have emptied the slot just
 /// before, and will then never see the request, hence the second look.
-fn claim(page: &mut impl MessagePage, sint: SintIndex) -> bool {
+pub fn claim(page: &mut impl MessagePage, sint: SintIndex) -> bool {
     if page.message_type(sint) != MessageType::NONE {
         page.set_pending(sint);
     }

@@ -11,7 +11,7 @@ use model::{
 };
 
 use super::{ChildCpu, Next, RESUME, intercept::segment};
-use crate::{doorbell, vp::guest_tsc};
+use crate::{port, vp::guest_tsc};
 
 impl ChildCpu<'_> {
     /// A guest-physical address that the child cannot use as it tried to.
@@ -19,7 +19,7 @@ impl ChildCpu<'_> {
         let page = Gpa(fault.gpa.0 & !(PAGE_SIZE as u64 - 1));
         let is_apic = page.0 == lapic::BASE_ADDRESS && self.vp.lapic.lock().mode() == Mode::XApic;
         let is_doorbell =
-            fault.write && !fault.present && self.vp.partition.doorbells.lock().covers_page(page.0);
+            fault.write && !fault.present && self.vp.partition.endpoints.lock().has_doorbell_in_page(page.0);
         let is_data = !fault.execute && !fault.in_page_walk;
         if !fault.present && self.vp.partition.space.translate(page).is_some() {
             // Another VP's fault had it mapped meanwhile.
@@ -110,10 +110,10 @@ impl ChildCpu<'_> {
             return false;
         }
         let Some(value) = decoded.complete(0, &mut registers) else { return false };
-        let hit = self.vp.partition.doorbells.lock().hit(fault.gpa.0, decoded.size, value);
+        let hit = self.vp.partition.endpoints.lock().rung(fault.gpa.0, decoded.size, value);
         let Some(port) = hit else { return false };
         self.finish(&registers);
-        doorbell::ring(port);
+        port::ring(port);
         true
     }
 

@@ -9,7 +9,7 @@ use hal::{
 };
 use model::{
     lapic::{Deadline, Trigger},
-    synic::{MessagePage, Offer, Page, Signal},
+    synic::{EventFlagsPage, MessagePage, Offer, Page, Signal},
 };
 use tlfs::{
     SintIndex,
@@ -182,6 +182,9 @@ impl ChildCpu<'_> {
     /// Moves messages that wait into the message page. If that is not mapped, the root has to map it first.
     pub(super) fn deliver_messages(&mut self) -> Next {
         let vp = self.vp;
+        if let Err(unmapped) = vp.set_late_flags() {
+            return self.need(unmapped);
+        }
         let mut synic = vp.synic.lock();
         if synic.takes_messages() {
             let gpa = Gpa::from_page(synic.page(Page::Messages).gpa_page_number());
@@ -236,8 +239,10 @@ impl Vp {
 
 /// A page of the child's memory that the hypervisor reads and writes on the child's behalf.
 pub struct GuestPage<'a> {
-    partition: &'a Partition,
-    gpa: Gpa,
+    /// Whose.
+    pub partition: &'a Partition,
+    /// Its address.
+    pub gpa: Gpa,
 }
 
 impl<'a> GuestPage<'a> {
@@ -263,7 +268,7 @@ impl<'a> GuestPage<'a> {
     }
 
     /// Sets bits of an aligned quadword. Returns those that were clear.
-    pub fn set_bits(&self, offset: usize, bits: u64) -> u64 {
+    pub fn set_bits(&self, offset: usize, bits: u64) -> Option<u64> {
         let attempt = |hpa| {
             loop {
                 let old = foreign::read_value::<u64>(hpa).ok()?;
@@ -272,7 +277,14 @@ impl<'a> GuestPage<'a> {
                 }
             }
         };
-        self.with(offset, attempt).unwrap_or(0)
+        self.with(offset, attempt)
+    }
+}
+
+impl EventFlagsPage for GuestPage<'_> {
+    fn set(&mut self, sint: SintIndex, flag: u16) -> Option<bool> {
+        let offset = sint.0 as usize * SLOT_SIZE + usize::from(flag / 64 * 8);
+        self.set_bits(offset, 1 << (flag % 64)).map(|clear| clear != 0)
     }
 }
 

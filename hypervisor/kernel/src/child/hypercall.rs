@@ -11,7 +11,7 @@ use tlfs::{
     memory::{FlushFlags, FlushVirtualAddressExInput, FlushVirtualAddressInput, GvaRange},
     msr::{FIRST_VALID_VECTOR, HypercallMsr},
     partition::Privileges,
-    synic::{PostMessageInput, SendIpiExInput, SendIpiInput, SignalEventInput},
+    synic::{SendIpiExInput, SendIpiInput},
     vp::{ApicId, GetVpIndexFromApicIdInput, InputVtl},
     vpset::VpSetHeader,
 };
@@ -22,7 +22,7 @@ use super::{
     synthetic::shows_hypervisor,
 };
 use crate::{
-    hypercall::{Buffers, Call, Outcome, Row, execute, row},
+    hypercall::{Buffers, Call, Outcome, Row, execute, message, row},
     partition::Partition,
     vp::request,
 };
@@ -57,8 +57,8 @@ fn child_table<'a>(code: CallCode) -> Option<Row<ChildCpu<'a>>> {
         CallCode::FLUSH_VIRTUAL_ADDRESS_LIST_EX => row(FLUSH_LIST_EX, P::NONE, flush_ex),
         CallCode::SEND_SYNTHETIC_CLUSTER_IPI_EX => row(SEND_IPI_EX, P::NONE, send_ipi_ex),
         CallCode::NOTIFY_LONG_SPIN_WAIT => row(NOTIFY_LONG_SPIN_WAIT, P::NONE, notify_long_spin_wait),
-        CallCode::POST_MESSAGE => row(POST_MESSAGE, P::POST_MESSAGES, no_connection),
-        CallCode::SIGNAL_EVENT => row(SIGNAL_EVENT, P::SIGNAL_EVENTS, no_connection),
+        CallCode::POST_MESSAGE => row(message::POST, P::POST_MESSAGES, message::post),
+        CallCode::SIGNAL_EVENT => row(message::SIGNAL, P::SIGNAL_EVENTS, message::signal),
         CallCode::GET_VP_INDEX_FROM_APIC_ID => {
             row(GET_VP_INDEX, P::ACCESS_VP_INDEX, get_vp_index_from_apic_id)
         }
@@ -176,16 +176,6 @@ const NOTIFY_LONG_SPIN_WAIT: CallSpec = CallSpec::simple(8, 0);
 fn notify_long_spin_wait(cpu: &mut ChildCpu, _: &mut Call) -> Outcome {
     count(&cpu.vp.counters.long_spins);
     Ok(())
-}
-
-/// `HvCallPostMessage`.
-const POST_MESSAGE: CallSpec = CallSpec::simple(size_of::<PostMessageInput>(), 0);
-/// `HvCallSignalEvent`.
-const SIGNAL_EVENT: CallSpec = CallSpec::simple(size_of::<SignalEventInput>(), 0);
-
-/// A child has no connections, and none can be made for it.
-fn no_connection(_: &mut ChildCpu, _: &mut Call) -> Outcome {
-    Err(HvStatus::INVALID_CONNECTION_ID)
 }
 
 /// `HvCallGetVpIndexFromApicId`.

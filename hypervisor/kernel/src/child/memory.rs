@@ -17,6 +17,7 @@ use super::{ChildCpu, Next};
 use crate::{
     hypercall::{Caller, Unmapped},
     partition::Partition,
+    port::Party,
 };
 
 /// A partition's physical memory, for a walk of the guest's page tables.
@@ -164,6 +165,10 @@ impl Caller for ChildCpu<'_> {
 
     fn privileges(&self) -> Privileges {
         self.vp.partition.profile.lock().privileges
+    }
+
+    fn party(&self) -> Party {
+        Some(self.vp.partition.clone())
     }
 
     fn read(&mut self, gpa: Gpa, into: &mut [u8]) -> Result<(), Unmapped> {

@@ -1,97 +1,76 @@
-//! Ports of the root and connections of its children to them: doorbells.
+//! Ports and connections: the root makes them, for itself and for its children.
 //!
-//! Message and event ports of the root are refused. Linux has no handler for what they would deliver, and a message
-//! that its driver cannot attribute blocks the message slot for ever (`Linux drivers/hv/mshv_synic.c:mshv_isr`).
+//! Linux makes doorbells only. It has no handler for what a message port of the root on SINT 0 would deliver, and ports
+//! do not aim there; what arrives at another source waits in its slot for whoever made the port.
 
 use model::{
     call::CallSpec,
-    port::{self, Port, PortKind},
+    port::{Connection, Port, PortKind},
 };
 use tlfs::{
-    CallCode, HvStatus, PartitionId, SintIndex, VpIndex,
-    port::{ConnectPortInput, CreatePortInput, DeletePortInput, DisconnectPortInput, PortType},
+    CallCode, HvStatus, SintIndex, VpIndex,
+    port::{ConnectPortInput, CreatePortInput, DeletePortInput, DisconnectPortInput},
     synic::NotifyPortRingEmptyInput,
 };
 
 use super::{Call, Outcome};
 use crate::{
-    doorbell::{PORTS, refill},
-    partition,
-    root::{self, RootCpu},
+    port::{self, endpoints, id_of, open_endpoints, party},
+    root::RootCpu,
 };
 
 /// `HvCallCreatePort`.
 pub const CREATE: CallSpec = CallSpec::simple(size_of::<CreatePortInput>(), 0);
 
-/// Creates a doorbell port of the root, for one child. It rings on any processor, in the ring of SINT 5: a doorbell
-/// for a certain processor would have to wake that one from wherever the child runs, and nobody asks for it.
+/// Creates a port of the root or of a child. A doorbell is the root's, and rings on any processor, in the ring of SINT 5:
+/// one for a certain processor would have to wake that one from wherever the child runs, and nobody asks for it.
 pub fn create(_: &mut RootCpu, call: &mut Call) -> Outcome {
     let input: CreatePortInput = call.header()?;
-    check_owner(input.port_partition_id)?;
-    let sender = partition::find_for(input.connection_partition_id, CallCode::CREATE_PORT)?;
-    let port = Port::new(root::ID, sender.id, &input)?;
-    let is_doorbell = port.kind == PortKind::Doorbell;
-    if !is_doorbell || port.sint != SintIndex::DOORBELL || port.vp != VpIndex::ANY {
+    let owner = party(input.port_partition_id, CallCode::CREATE_PORT)?;
+    let sender = party(input.connection_partition_id, CallCode::CREATE_PORT)?;
+    let port = Port::new(id_of(&owner), id_of(&sender), &input)?;
+    let is_usual = owner.is_none() && (port.sint, port.vp) == (SintIndex::DOORBELL, VpIndex::ANY);
+    if port.kind == PortKind::Doorbell && !is_usual {
         return Err(HvStatus::INVALID_PARAMETER);
     }
-    if (input.port_vtl, input.min_connection_vtl) != (0, 0) {
-        return Err(HvStatus::INVALID_PARAMETER);
-    }
-    port::create(&mut *PORTS.lock(), port)
-}
-
-fn check_owner(owner: PartitionId) -> Outcome {
-    match owner {
-        PartitionId::SELF | root::ID => Ok(()),
-        _ => Err(HvStatus::INVALID_PARTITION_ID),
-    }
+    port::check_vp(&owner, port.vp)?;
+    open_endpoints(&owner, CallCode::CREATE_PORT)?.create(port)
 }
 
 /// `HvCallDeletePort`.
 pub const DELETE: CallSpec = CallSpec::simple(size_of::<DeletePortInput>(), 0);
 
-/// Deletes a port, whatever became of the partition that was to connect. A connection to it would ring an id that
+/// Deletes a port, whatever became of the partition that was to connect. A connection to a doorbell would ring an id that
 /// the root no longer knows, which its driver passes over.
 pub fn delete(_: &mut RootCpu, call: &mut Call) -> Outcome {
     let input: DeletePortInput = call.header()?;
-    check_owner(input.port_partition_id)?;
-    port::delete(&mut *PORTS.lock(), root::ID, input.port_id)
+    let owner = party(input.port_partition_id, CallCode::DELETE_PORT)?;
+    let port = endpoints(&owner).delete(input.port_id)?;
+    port::forget(&owner, &port);
+    Ok(())
 }
 
 /// `HvCallConnectPort`.
 pub const CONNECT: CallSpec = CallSpec::simple(size_of::<ConnectPortInput>(), 0);
 
-/// Connects a child to a port that was created for it.
+/// Connects a partition to a port that was created for it.
 pub fn connect(_: &mut RootCpu, call: &mut Call) -> Outcome {
     let input: ConnectPortInput = call.header()?;
-    check_owner(input.port_partition_id)?;
-    let sender = partition::find_for(input.connection_partition_id, CallCode::CONNECT_PORT)?;
-    let reserved = (input.connection_vtl, input.reserved0, input.reserved1, input.reserved2);
-    if input.connection_info.port_type != PortType::DOORBELL || reserved != (0, 0, 0, 0) {
-        return Err(HvStatus::INVALID_PARAMETER);
-    }
-    let ports = PORTS.lock();
-    if !ports.iter().flatten().any(|port| port.id == input.port_id && port.sender == sender.id) {
-        return Err(HvStatus::INVALID_PORT_ID);
-    }
-    let info = input.connection_info.as_doorbell();
-    let mut doorbells = sender.doorbells.lock();
-    // Under the lock that finalization clears them with: a later connection would outlive that.
-    sender.state().permit(CallCode::CONNECT_PORT)?;
-    doorbells.connect(sender.pool, input.connection_id, input.port_id, &info)
+    let owner = party(input.port_partition_id, CallCode::CONNECT_PORT)?;
+    let sender = party(input.connection_partition_id, CallCode::CONNECT_PORT)?;
+    let port = endpoints(&owner).port(input.port_id, id_of(&sender))?;
+    let connection = Connection::new(id_of(&owner), &port, &input)?;
+    open_endpoints(&sender, CallCode::CONNECT_PORT)?.connect(connection)
 }
 
 /// `HvCallDisconnectPort`.
 pub const DISCONNECT: CallSpec = CallSpec::simple(size_of::<DisconnectPortInput>(), 0);
 
-/// Removes a connection. What was rung stays in the ring.
+/// Removes a connection. What was sent stays where it waits.
 pub fn disconnect(_: &mut RootCpu, call: &mut Call) -> Outcome {
     let input: DisconnectPortInput = call.header()?;
-    let sender = partition::find_for(input.connection_partition_id, CallCode::DISCONNECT_PORT)?;
-    if input.is_doorbell != 1 {
-        return Err(HvStatus::INVALID_CONNECTION_ID);
-    }
-    sender.doorbells.lock().disconnect(input.connection_id)
+    let sender = party(input.connection_partition_id, CallCode::DISCONNECT_PORT)?;
+    endpoints(&sender).disconnect(input.connection_id, input.is_doorbell == 1)
 }
 
 /// `HvCallNotifyPortRingEmpty`.
@@ -103,6 +82,6 @@ pub fn notify_ring_empty(cpu: &mut RootCpu, call: &mut Call) -> Outcome {
     if input.sint_index != SintIndex::DOORBELL {
         return Err(HvStatus::INVALID_PARAMETER);
     }
-    refill(cpu.vp);
+    port::refill(cpu.vp);
     Ok(())
 }

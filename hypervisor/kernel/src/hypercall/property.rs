@@ -13,7 +13,7 @@ use model::{
     reftime::ReferenceClock,
 };
 use tlfs::{
-    CallCode, HvStatus, PartitionId,
+    CallCode, HvStatus,
     partition::{
         COMPATIBILITY_21_H2, GetPartitionPropertyExInput, GetPartitionPropertyInput,
         GetPartitionPropertyOutput, LogProperty, ProcessorVendor, PropertyCode, SetPartitionPropertyInput,
@@ -24,8 +24,9 @@ use tlfs::{
 use super::{Call, Outcome};
 use crate::{
     child::registers::{layout, write_tsc_page},
-    partition::{self, MAX_VPS, Partition, PartitionRef},
-    root::{self, RootCpu, cpuid::host, root},
+    partition::{MAX_VPS, Partition, PartitionRef},
+    port::party,
+    root::{RootCpu, cpuid::host, root},
     vp::guest_tsc,
 };
 
@@ -38,20 +39,12 @@ pub const GET: CallSpec = CallSpec::simple(size_of::<GetPartitionPropertyInput>(
 /// Returns a property of the root or of a child.
 pub fn get(_: &mut RootCpu, call: &mut Call) -> Outcome {
     let input: GetPartitionPropertyInput = call.header()?;
-    let value = match target(input.partition_id, CallCode::GET_PARTITION_PROPERTY)? {
+    let value = match party(input.partition_id, CallCode::GET_PARTITION_PROPERTY)? {
         Some(partition) => of_child(&partition, input.property_code)?,
         None => of_root(input.property_code)?,
     };
     call.set_output(&GetPartitionPropertyOutput { value });
     Ok(())
-}
-
-/// The child that is meant; `None` for the root.
-fn target(id: PartitionId, call: CallCode) -> Result<Option<PartitionRef>, HvStatus> {
-    match id {
-        PartitionId::SELF | root::ID => Ok(None),
-        id => partition::find_for(id, call).map(Some),
-    }
 }
 
 fn of_root(code: PropertyCode) -> Result<u64, HvStatus> {
@@ -123,7 +116,7 @@ pub const SET: CallSpec = CallSpec::simple(size_of::<SetPartitionPropertyInput>(
 pub fn set(_: &mut RootCpu, call: &mut Call) -> Outcome {
     let input: SetPartitionPropertyInput = call.header()?;
     let (code, value) = (input.property_code, input.value);
-    let partition = target(input.partition_id, CallCode::SET_PARTITION_PROPERTY)?;
+    let partition = party(input.partition_id, CallCode::SET_PARTITION_PROPERTY)?;
     let partition = partition.ok_or(HvStatus::ACCESS_DENIED)?;
     partition.state().permit_property(code)?;
     let properties = &partition.properties;
@@ -172,7 +165,7 @@ pub const GET_EX: CallSpec =
 /// Returns a property that is a structure. VMMs take `UNKNOWN_PROPERTY` for none of it, and give up at other errors.
 pub fn get_ex(_: &mut RootCpu, call: &mut Call) -> Outcome {
     let input: GetPartitionPropertyExInput = call.header()?;
-    target(input.partition_id, CallCode::GET_PARTITION_PROPERTY_EX)?;
+    party(input.partition_id, CallCode::GET_PARTITION_PROPERTY_EX)?;
     match input.property_code {
         PropertyCode::VMM_CAPABILITIES => call.set_output(&VmmCapabilitiesProperty {
             bank_count: 1,

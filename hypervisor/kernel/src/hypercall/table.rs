@@ -3,7 +3,8 @@
 use tlfs::{CallCode, partition::Privileges as P};
 
 use super::{
-    Row, device, intercept, memory, partition, port, property, registers, row, state, stats, system, vp,
+    Row, device, intercept, memory, message, partition, port, property, registers, row, state, stats, system,
+    vp,
 };
 use crate::root::RootCpu;
 
@@ -55,6 +56,10 @@ fn detail_table(code: CallCode) -> Option<Row<RootCpu>> {
         C::DELETE_PORT => row(port::DELETE, P::CREATE_PORT, port::delete),
         C::CONNECT_PORT => row(port::CONNECT, P::CONNECT_PORT, port::connect),
         C::DISCONNECT_PORT => row(port::DISCONNECT, P::CONNECT_PORT, port::disconnect),
+        C::POST_MESSAGE => row(message::POST, P::POST_MESSAGES, message::post),
+        C::SIGNAL_EVENT => row(message::SIGNAL, P::SIGNAL_EVENTS, message::signal),
+        C::POST_MESSAGE_DIRECT => row(message::POST_DIRECT, P::CREATE_PARTITIONS, message::post_direct),
+        C::SIGNAL_EVENT_DIRECT => row(message::SIGNAL_DIRECT, P::CREATE_PARTITIONS, message::signal_direct),
         C::NOTIFY_PORT_RING_EMPTY => row(port::NOTIFY_RING_EMPTY, P::CREATE_PORT, port::notify_ring_empty),
         C::MAP_STATS_PAGE => row(stats::MAP, P::ACCESS_STATS, stats::map),
         C::UNMAP_STATS_PAGE => row(stats::UNMAP, P::ACCESS_STATS, stats::unmap),

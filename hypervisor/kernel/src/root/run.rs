@@ -18,6 +18,7 @@ use tlfs::partition::Privileges;
 use super::{INIT, RootVp, START, cpuid, identity, msr, root, start::Entry};
 use crate::{
     hypercall::{self, Buffers, Caller, Unmapped},
+    port::Party,
     timer,
 };
 
@@ -231,6 +232,10 @@ impl Caller for RootCpu {
 
     fn privileges(&self) -> Privileges {
         model::cpuid::Profile::ROOT.privileges
+    }
+
+    fn party(&self) -> Party {
+        None
     }
 
     fn read(&mut self, gpa: Gpa, into: &mut [u8]) -> Result<(), Unmapped> {

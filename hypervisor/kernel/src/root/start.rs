@@ -15,6 +15,7 @@ use hal::{
     },
     sync::SpinLock,
 };
+use model::synic::Synic;
 use tlfs::ids::{PartitionId, VpIndex};
 use zerocopy::IntoBytes;
 
@@ -25,6 +26,7 @@ use super::{
 use crate::{
     load::{self, Machine},
     options::Options,
+    port,
     vp::MAX_VPS,
 };
 
@@ -79,10 +81,12 @@ pub fn build(boot: &BootInfo, options: Options) -> Result<Entry, Failure> {
     let tsc_page = page(&space, |page| page.write(0, clock.page().as_bytes()))?;
     let spare = page(&space, |_| {})?;
     let vps = boot::try_slice(lp::count() as usize, |index| make_vp(&space, LpIndex(index as u32)))?;
+    let pool = PoolId::new(ROOT_POOL).ok_or(MapError::NoMemory)?;
     let root = Root {
         space,
         vps,
-        pool: PoolId::new(ROOT_POOL).ok_or(MapError::NoMemory)?,
+        pool,
+        endpoints: SpinLock::new(port::none(pool)),
         clock,
         hypercall_page,
         tsc_page,
@@ -99,12 +103,13 @@ pub fn build(boot: &BootInfo, options: Options) -> Result<Entry, Failure> {
 fn make_vp(space: &Space, lp: LpIndex) -> Result<RootVp, MapError> {
     let none = Signal { partition: PartitionId::INVALID, vp: VpIndex(0) };
     let signals = boot::slice(MAX_VPS, |_| none).ok_or(MapError::NoMemory)?;
+    let synic = boot::slice(1, |_| Synic::new()).and_then(<[_]>::first_mut).ok_or(MapError::NoMemory)?;
     let pages = [page(space, |_| {})?, page(space, |_| {})?, page(space, |_| {})?];
     Ok(RootVp {
         lp,
         startup: 0.into(),
         online: false.into(),
-        synic: SpinLock::new(RootSynic::new(lp, pages, signals)),
+        synic: SpinLock::new(RootSynic::new(lp, synic, pages, signals)),
         assist_page: page(space, |_| {})?,
         assist_enabled: false.into(),
     })

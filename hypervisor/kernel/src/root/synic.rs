@@ -1,8 +1,9 @@
-//! The synthetic interrupt controller of a root processor: messages of the hypervisor to the driver.
+//! The synthetic interrupt controller of a root processor: messages of the hypervisor to the driver, and what comes
+//! through the root's ports.
 //!
-//! The pages are the hypervisor's and the root only switches them on (`Linux drivers/hv/mshv_synic.c`). All
-//! messages go to SINT 0. What waits for the slot is not kept as messages but as what they would say, so that
-//! nothing is lost and nothing needs room in proportion to how slow the root is: the VPs to wake (each waits at most
+//! The pages are the hypervisor's and the root only switches them on (`Linux drivers/hv/mshv_synic.c`). The
+//! hypervisor's own messages go to SINT 0. What waits for the slot is not kept as messages but as what they would say, so
+//! that nothing is lost and nothing needs room in proportion to how slow the root is: the VPs to wake (each waits at most
 //! once), and one bit for the doorbell ring.
 //!
 //! A message that the driver cannot attribute would block the slot for ever, so only those two are ever sent.
@@ -10,12 +11,16 @@
 use core::sync::atomic::Ordering;
 
 use hal::{apic, lp::LpIndex, mem::SharedPage};
-use model::doorbell::EventRing;
+use model::{
+    doorbell::EventRing,
+    synic::{self, EventFlagsPage, MessagePage, Synic, claim},
+};
 use tlfs::{
-    ids::{PartitionId, SintIndex, VpIndex},
-    msr::{self as hv, OverlayPageMsr, Scontrol, Sint},
+    HvStatus,
+    ids::{PartitionId, PortId, SintIndex, VpIndex},
+    msr::{self as hv, OverlayPageMsr},
     synic::{
-        HvMessage, MESSAGE_FLAGS_OFFSET, MessageFlags, MessageHeader, MessageType, SchedulerVpSignalPair,
+        HvMessage, MESSAGE_FLAGS_OFFSET, MessageFlags, MessageType, SLOT_SIZE, SchedulerVpSignalPair,
         SintIntercept,
     },
 };
@@ -23,9 +28,6 @@ use zerocopy::IntoBytes;
 
 use super::page_number;
 
-const SINTS: usize = 16;
-/// The driver's SINT for messages.
-const MESSAGE_SINT: usize = 0;
 const MESSAGE_PENDING: u8 = MessageFlags::new().with_message_pending(true).into_bits();
 
 /// A VP that the root is to dispatch.
@@ -40,9 +42,8 @@ pub struct Signal {
 /// The controller's registers, pages and what waits to be said.
 pub struct RootSynic {
     lp: LpIndex,
-    scontrol: Scontrol,
-    sints: [Sint; SINTS],
-    enabled: [bool; 3],
+    synic: &'static mut Synic<8>,
+    ring_page: OverlayPageMsr,
     pages: [SharedPage; 3],
     signals: &'static mut [Signal],
     waiting: usize,
@@ -58,58 +59,53 @@ const SIRBP: usize = 2;
 impl RootSynic {
     /// A controller after reset. `pages` are for event flags, messages and event rings; `signals` has room for every
     /// VP that can exist.
-    pub fn new(lp: LpIndex, pages: [SharedPage; 3], signals: &'static mut [Signal]) -> Self {
-        Self {
+    pub fn new(
+        lp: LpIndex,
+        synic: &'static mut Synic<8>,
+        pages: [SharedPage; 3],
+        signals: &'static mut [Signal],
+    ) -> Self {
+        let mut new = Self {
             lp,
-            scontrol: Scontrol::new(),
-            sints: [Sint::RESET; SINTS],
-            enabled: [false; 3],
+            synic,
+            ring_page: OverlayPageMsr::new(),
             pages,
             signals,
             waiting: 0,
             doorbell: false,
             ring: EventRing::new(),
+        };
+        for page in [hv::SIEFP, hv::SIMP, hv::SIRBP] {
+            new.write(page, 0);
         }
-    }
-
-    fn page_of(number: u32) -> Option<usize> {
-        match number {
-            hv::SIEFP => Some(SIEFP),
-            hv::SIMP => Some(SIMP),
-            hv::SIRBP => Some(SIRBP),
-            _ => None,
-        }
+        new
     }
 
     /// Reads an MSR of the controller. `None`: there is none such.
     pub fn read(&self, number: u32) -> Option<u64> {
-        if let Some(page) = Self::page_of(number) {
-            let word = OverlayPageMsr::new().with_gpa_page_number(page_number(self.pages.get(page)?));
-            return Some(word.with_enable(*self.enabled.get(page)?).into_bits());
-        }
         match number {
-            hv::SCONTROL => Some(self.scontrol.into_bits()),
-            hv::SVERSION => Some(hv::SYNIC_VERSION),
-            hv::EOM => Some(0),
-            _ => self.sints.get(number.checked_sub(hv::SINT0)? as usize).map(|sint| sint.into_bits()),
+            hv::SIRBP => Some(self.ring_page.into_bits()),
+            _ => self.synic.read_msr(number).ok(),
         }
     }
 
-    /// Writes an MSR of the controller. `None`: there is none such, or the value is not allowed.
+    /// Writes an MSR of the controller. `None`: there is none such, or the value is not allowed. Of a page, only whether
+    /// it is enabled is taken over.
     pub fn write(&mut self, number: u32, value: u64) -> Option<()> {
-        if let Some(page) = Self::page_of(number) {
-            *self.enabled.get_mut(page)? = OverlayPageMsr::from_bits(value).enable();
-        } else {
-            match number {
-                hv::SCONTROL => self.scontrol = Scontrol::from_bits(value),
-                hv::EOM => {}
-                _ => {
-                    let sint = Sint::from_bits(value);
-                    let valid = sint.masked() || sint.vector() >= hv::FIRST_VALID_VECTOR;
-                    *self.sints.get_mut(number.checked_sub(hv::SINT0)? as usize).filter(|_| valid)? = sint;
-                }
+        let enable = OverlayPageMsr::from_bits(value).enable();
+        let placed = |page: &SharedPage| {
+            OverlayPageMsr::new().with_gpa_page_number(page_number(page)).with_enable(enable)
+        };
+        let value = match number {
+            hv::SIRBP => {
+                self.ring_page = placed(&self.pages[SIRBP]);
+                return Some(());
             }
-        }
+            hv::SIEFP => placed(&self.pages[SIEFP]).into_bits(),
+            hv::SIMP => placed(&self.pages[SIMP]).into_bits(),
+            _ => value,
+        };
+        self.synic.write_msr(number, value).ok()?;
         self.deliver();
         Some(())
     }
@@ -153,36 +149,46 @@ impl RootSynic {
         self.deliver();
     }
 
-    /// Puts the next message into the slot if that is free, and interrupts the processor.
+    /// Posts a message of a port.
+    ///
+    /// # Errors
+    /// Those of `Synic::post`.
+    pub fn post(&mut self, sint: SintIndex, message: &HvMessage) -> Result<(), HvStatus> {
+        self.synic.post(sint, message)?;
+        self.deliver();
+        Ok(())
+    }
+
+    /// Sets an event flag and returns whether it was clear.
+    ///
+    /// # Errors
+    /// Those of `Synic::signal_event`.
+    pub fn signal_event(&mut self, sint: SintIndex, flag: u16) -> Result<bool, HvStatus> {
+        let signal = self.synic.signal_event(&mut Slots(&self.pages[SIEFP]), sint, flag)?;
+        Ok(signal.map(|signal| interrupt(self.lp, signal)).is_some())
+    }
+
+    /// Frees the messages that a port has queued here.
+    pub fn forget_port(&mut self, port: PortId) {
+        self.synic.forget(port);
+    }
+
+    /// Puts what waits into slots that are free, and interrupts the processor.
     fn deliver(&mut self) {
-        let sint = self.sints[MESSAGE_SINT];
-        let ready = self.scontrol.enable() && self.enabled[SIMP] && !sint.masked();
-        if !ready || self.waiting == 0 && !self.doorbell || !self.slot_is_free() {
+        const SINT: SintIndex = SintIndex::INTERCEPTION;
+        let mut slots = Slots(&self.pages[SIMP]);
+        self.synic.scan(&mut slots, |_, signal| interrupt(self.lp, signal));
+        let signal = self.synic.signal(SINT);
+        let ready = self.synic.takes_messages() && signal != synic::Signal::None;
+        // If the slot is in use, the driver will say when it is free (EOM).
+        if !ready || self.waiting == 0 && !self.doorbell || !claim(&mut slots, SINT) {
             return;
         }
         let mut message = if self.waiting > 0 { self.next_signals() } else { self.next_doorbell() };
         let more = self.waiting > 0 || self.doorbell;
         message.header.flags = MessageFlags::new().with_message_pending(more);
-        let kind = core::mem::replace(&mut message.header.message_type, MessageType::NONE);
-        let page = &self.pages[SIMP];
-        page.write(0, message.as_bytes());
-        // The type goes last: the driver takes the message as soon as it sees one.
-        page.word_32(0).inspect(|word| word.store(kind.0, Ordering::Release));
-        interrupt(self.lp, sint.vector());
-    }
-
-    /// Whether the slot is free; if not, the driver will say when it is (EOM).
-    fn slot_is_free(&self) -> bool {
-        let page = &self.pages[SIMP];
-        let is_free = || page.word_32(0).is_none_or(|kind| kind.load(Ordering::SeqCst) == 0);
-        if is_free() {
-            return true;
-        }
-        page.byte_8(MESSAGE_FLAGS_OFFSET).inspect(|flags| {
-            flags.fetch_or(MESSAGE_PENDING, Ordering::SeqCst);
-        });
-        // The driver frees the slot, then looks at the flag; this looks at the slot after setting the flag.
-        is_free()
+        Slots(&self.pages[SIMP]).write(SINT, &message);
+        interrupt(self.lp, signal);
     }
 
     fn next_signals(&mut self) -> HvMessage {
@@ -195,26 +201,54 @@ impl RootSynic {
         self.signals.copy_within(count..self.waiting, 0);
         self.waiting -= count;
         pair.vp_count = count as u8;
-        message(MessageType::SCHEDULER_VP_SIGNAL_PAIR, pair.as_bytes())
+        HvMessage::new(MessageType::SCHEDULER_VP_SIGNAL_PAIR, 0, &pair)
     }
 
     fn next_doorbell(&mut self) -> HvMessage {
         self.doorbell = false;
         let intercept = SintIntercept { sint_index: SintIndex::DOORBELL };
-        message(MessageType::SYNIC_SINT_INTERCEPT, intercept.as_bytes())
+        HvMessage::new(MessageType::SYNIC_SINT_INTERCEPT, 0, &intercept)
     }
 }
 
-fn message(kind: MessageType, payload: &[u8]) -> HvMessage {
-    let header =
-        MessageHeader { message_type: kind, payload_size: payload.len() as u8, ..MessageHeader::default() };
-    let mut message = HvMessage { header, ..HvMessage::default() };
-    message.payload.iter_mut().zip(payload).for_each(|(place, byte)| *place = *byte);
-    message
+/// The slots of a page that the root reads and writes too.
+struct Slots<'a>(&'a SharedPage);
+
+const fn slot(sint: SintIndex) -> usize {
+    sint.0 as usize * SLOT_SIZE
+}
+
+impl MessagePage for Slots<'_> {
+    fn message_type(&self, sint: SintIndex) -> MessageType {
+        let kind = self.0.word_32(slot(sint)).map(|kind| MessageType(kind.load(Ordering::SeqCst)));
+        kind.unwrap_or(MessageType::NONE)
+    }
+
+    fn write(&mut self, sint: SintIndex, message: &HvMessage) {
+        let mut message = *message;
+        let kind = core::mem::replace(&mut message.header.message_type, MessageType::NONE);
+        self.0.write(slot(sint), message.as_bytes());
+        // The type goes last: the driver takes the message as soon as it sees one.
+        self.0.word_32(slot(sint)).inspect(|word| word.store(kind.0, Ordering::Release));
+    }
+
+    fn set_pending(&mut self, sint: SintIndex) {
+        self.0.byte_8(slot(sint) + MESSAGE_FLAGS_OFFSET).inspect(|flags| {
+            flags.fetch_or(MESSAGE_PENDING, Ordering::SeqCst);
+        });
+    }
+}
+
+impl EventFlagsPage for Slots<'_> {
+    fn set(&mut self, sint: SintIndex, flag: u16) -> Option<bool> {
+        let byte = self.0.byte_8(slot(sint) + usize::from(flag / 8))?;
+        Some(byte.fetch_or(1 << (flag % 8), Ordering::SeqCst) >> (flag % 8) & 1 == 0)
+    }
 }
 
 /// Interrupts a root processor: its local APIC is the physical one.
-fn interrupt(lp: LpIndex, vector: u8) {
+fn interrupt(lp: LpIndex, signal: synic::Signal) {
+    let synic::Signal::Interrupt { vector, .. } = signal else { return };
     match hal::lp::apic_id(lp) {
         Some(_) if lp == hal::lp::this() => apic::self_ipi(vector),
         Some(id) => apic::send_fixed(id, vector),

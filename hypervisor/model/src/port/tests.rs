@@ -1,5 +1,3 @@
-use std::vec::Vec;
-
 use proptest::prelude::*;
 use tlfs::port::{ConnectionInfo, PortInfo};
 use zerocopy::FromBytes;
@@ -25,68 +23,94 @@ fn connect_input(connection: u32, port: u32, port_type: PortType, body: [u64; 3]
     ConnectPortInput { connection_id, port_id, connection_info, ..ConnectPortInput::ZEROED }
 }
 
-struct Tables {
-    ports: [Option<Port>; 4],
-    connections: [Option<Connection>; 4],
+/// Room for four.
+struct Few<T>([Option<T>; 4]);
+
+impl<T> Table<T> for Few<T> {
+    fn iter<'a>(&'a self) -> impl Iterator<Item = &'a T>
+    where
+        T: 'a,
+    {
+        self.0.iter().flatten()
+    }
+
+    fn insert(&mut self, entry: T) -> Result<(), HvStatus> {
+        let free = self.0.iter_mut().find(|place| place.is_none());
+        free.map(|place| *place = Some(entry)).ok_or(HvStatus::NO_RESOURCES)
+    }
+
+    fn remove(&mut self, is_it: impl Fn(&T) -> bool) -> Option<T> {
+        self.0.iter_mut().find_map(|place| place.take_if(|entry| is_it(entry)))
+    }
 }
 
-impl Tables {
+type Ends = Endpoints<Few<Port>, Few<Connection>>;
+
+/// The root, which owns the ports, and its child, which has the connections.
+struct Pair {
+    root: Ends,
+    child: Ends,
+}
+
+impl Pair {
     fn new() -> Self {
-        Self { ports: [None; 4], connections: [None; 4] }
+        let none = || Ends { ports: Few([None; 4]), connections: Few([None; 4]) };
+        Self { root: none(), child: none() }
     }
 
     fn create(&mut self, id: u32, port_type: PortType, body: [u64; 2]) -> Result<(), HvStatus> {
-        create(&mut self.ports, Port::new(ROOT, CHILD, &create_input(id, port_type, body))?)
+        self.root.create(Port::new(ROOT, CHILD, &create_input(id, port_type, body))?)
     }
 
     fn connect(&mut self, owner: PartitionId, input: &ConnectPortInput) -> Result<(), HvStatus> {
-        connect(&self.ports, &mut self.connections, owner, ROOT, input)
+        let port = self.root.port(input.port_id, owner)?;
+        self.child.connect(Connection::new(ROOT, &port, input)?)
     }
 
-    fn post(&self, connection: u32, kind: u32, payload_size: u32) -> Result<Port, HvStatus> {
-        let (connection_id, message_type) = (ConnectionId(connection), MessageType(kind));
+    fn target(&self, connection: u32) -> Result<Port, HvStatus> {
+        let connection = self.child.connection(ConnectionId(connection))?;
+        assert_eq!(connection.port_owner, ROOT);
+        self.root.port(connection.port, CHILD)
+    }
+
+    fn post(&self, connection: u32, kind: u32, payload_size: u32) -> Result<HvMessage, HvStatus> {
+        let message_type = MessageType(kind);
         let input =
-            PostMessageInput { connection_id, message_type, payload_size, ..PostMessageInput::ZEROED };
-        message_target(&self.ports, &self.connections, CHILD, &input)
+            PostMessageInput { message_type, payload_size, payload: [9; 240], ..PostMessageInput::ZEROED };
+        check_message(&input)?;
+        self.target(connection)?.message(&input)
     }
 
     fn signal(&self, connection: u32, flag: u16) -> Result<u16, HvStatus> {
-        event_target(&self.ports, &self.connections, CHILD, ConnectionId(connection), flag)
-            .map(|(_, flag)| flag)
-    }
-
-    fn write(&self, gpa: u64) -> Vec<u32> {
-        rung(&self.connections, CHILD, gpa, 4, 0)
-            .map(|(owner, port)| {
-                assert_eq!(owner, ROOT);
-                port.0
-            })
-            .collect()
+        self.target(connection)?.flag(flag)
     }
 }
 
 #[test]
 fn a_message_goes_through_its_connection_to_its_port() {
-    let mut tables = Tables::new();
-    tables.create(9, PortType::MESSAGE, MESSAGE).unwrap();
-    tables.connect(CHILD, &connect_input(4, 9, PortType::MESSAGE, [0; 3])).unwrap();
-    let port = tables.post(4, 1, 240).unwrap();
-    assert_eq!((port.owner, port.id, port.sint, port.vp), (ROOT, PortId(9), SintIndex(2), VpIndex::ANY));
-    assert_eq!(tables.post(4, 0x8000_0001, 0), Err(HvStatus::INVALID_PARAMETER));
-    assert_eq!(tables.post(4, 0, 0), Err(HvStatus::INVALID_PARAMETER));
-    assert_eq!(tables.post(4, 1, 241), Err(HvStatus::INVALID_PARAMETER));
-    assert_eq!(tables.post(5, 1, 0), Err(HvStatus::INVALID_CONNECTION_ID));
-    assert_eq!(tables.signal(4, 0), Err(HvStatus::INVALID_PORT_ID));
+    let mut pair = Pair::new();
+    pair.create(9, PortType::MESSAGE, MESSAGE).unwrap();
+    pair.connect(CHILD, &connect_input(4, 9, PortType::MESSAGE, [0; 3])).unwrap();
+    let port = pair.target(4).unwrap();
+    assert_eq!((port.id, port.sint, port.vp), (PortId(9), SintIndex(2), VpIndex::ANY));
+    let message = pair.post(4, 1, 239).unwrap();
+    assert_eq!((message.port(), message.header.payload_size), (PortId(9), 239));
+    assert_eq!(message.payload[237..], [9, 9, 0], "no more than the payload arrives");
+    assert_eq!(pair.post(4, 0x8000_0001, 0), Err(HvStatus::INVALID_PARAMETER));
+    assert_eq!(pair.post(4, 0, 0), Err(HvStatus::INVALID_PARAMETER));
+    assert_eq!(pair.post(4, 1, 241), Err(HvStatus::INVALID_PARAMETER));
+    assert_eq!(pair.post(5, 1, 0), Err(HvStatus::INVALID_CONNECTION_ID));
+    assert_eq!(pair.signal(4, 0), Err(HvStatus::INVALID_PORT_ID));
 }
 
 #[test]
 fn event_flags_are_relative_to_the_ports_first() {
-    let mut tables = Tables::new();
-    tables.create(9, PortType::EVENT, EVENT_8_FLAGS_FROM_32).unwrap();
-    tables.connect(CHILD, &connect_input(4, 9, PortType::EVENT, [0; 3])).unwrap();
-    assert_eq!(tables.signal(4, 7), Ok(39));
-    assert_eq!(tables.signal(4, 8), Err(HvStatus::INVALID_PARAMETER));
-    assert_eq!(tables.post(4, 1, 0), Err(HvStatus::INVALID_PORT_ID));
+    let mut pair = Pair::new();
+    pair.create(9, PortType::EVENT, EVENT_8_FLAGS_FROM_32).unwrap();
+    pair.connect(CHILD, &connect_input(4, 9, PortType::EVENT, [0; 3])).unwrap();
+    assert_eq!(pair.signal(4, 7), Ok(39));
+    assert_eq!(pair.signal(4, 8), Err(HvStatus::INVALID_PARAMETER));
+    assert_eq!(pair.post(4, 1, 0), Err(HvStatus::INVALID_PORT_ID));
 }
 
 #[test]
@@ -116,82 +140,72 @@ fn a_partition_does_not_open_a_port_to_itself() {
 
 #[test]
 fn ids_are_24_bits_and_unique() {
-    let mut tables = Tables::new();
-    assert_eq!(tables.create(1 << 24, PortType::MESSAGE, MESSAGE), Err(HvStatus::INVALID_PORT_ID));
-    assert_eq!(tables.create(0, PortType::DOORBELL, DOORBELL), Err(HvStatus::INVALID_PORT_ID));
+    let mut pair = Pair::new();
+    assert_eq!(pair.create(1 << 24, PortType::MESSAGE, MESSAGE), Err(HvStatus::INVALID_PORT_ID));
+    assert_eq!(pair.create(0, PortType::DOORBELL, DOORBELL), Err(HvStatus::INVALID_PORT_ID));
     for id in 1..=4 {
-        tables.create(id, PortType::MESSAGE, MESSAGE).unwrap();
+        pair.create(id, PortType::MESSAGE, MESSAGE).unwrap();
     }
-    assert_eq!(tables.create(4, PortType::MESSAGE, MESSAGE), Err(HvStatus::INVALID_PORT_ID));
-    assert_eq!(tables.create(5, PortType::MESSAGE, MESSAGE), Err(HvStatus::NO_RESOURCES));
-    tables.connect(CHILD, &connect_input(1, 1, PortType::MESSAGE, [0; 3])).unwrap();
+    assert_eq!(pair.create(4, PortType::MESSAGE, MESSAGE), Err(HvStatus::INVALID_PORT_ID));
+    assert_eq!(pair.create(5, PortType::MESSAGE, MESSAGE), Err(HvStatus::NO_RESOURCES));
+    pair.connect(CHILD, &connect_input(1, 1, PortType::MESSAGE, [0; 3])).unwrap();
     let again = connect_input(1, 2, PortType::MESSAGE, [0; 3]);
-    assert_eq!(tables.connect(CHILD, &again), Err(HvStatus::INVALID_CONNECTION_ID));
+    assert_eq!(pair.connect(CHILD, &again), Err(HvStatus::INVALID_CONNECTION_ID));
     let large = connect_input(1 << 24, 2, PortType::MESSAGE, [0; 3]);
-    assert_eq!(tables.connect(CHILD, &large), Err(HvStatus::INVALID_CONNECTION_ID));
+    assert_eq!(pair.connect(CHILD, &large), Err(HvStatus::INVALID_CONNECTION_ID));
 }
 
 #[test]
 fn only_the_named_partition_connects_once_and_with_the_ports_type() {
-    let mut tables = Tables::new();
-    tables.create(9, PortType::MESSAGE, MESSAGE).unwrap();
+    let mut pair = Pair::new();
+    pair.create(9, PortType::MESSAGE, MESSAGE).unwrap();
     let input = connect_input(4, 9, PortType::MESSAGE, [0; 3]);
-    assert_eq!(tables.connect(OTHER, &input), Err(HvStatus::INVALID_PORT_ID));
+    assert_eq!(pair.connect(OTHER, &input), Err(HvStatus::INVALID_PORT_ID));
     assert_eq!(
-        tables.connect(CHILD, &connect_input(4, 8, PortType::MESSAGE, [0; 3])),
+        pair.connect(CHILD, &connect_input(4, 8, PortType::MESSAGE, [0; 3])),
         Err(HvStatus::INVALID_PORT_ID)
     );
     assert_eq!(
-        tables.connect(CHILD, &connect_input(4, 9, PortType::EVENT, [0; 3])),
+        pair.connect(CHILD, &connect_input(4, 9, PortType::EVENT, [0; 3])),
         Err(HvStatus::INVALID_PARAMETER)
     );
-    assert_eq!(tables.connect(CHILD, &input), Ok(()));
+    assert_eq!(pair.connect(CHILD, &input), Ok(()));
     assert_eq!(
-        tables.connect(CHILD, &connect_input(5, 9, PortType::MESSAGE, [0; 3])),
+        pair.connect(CHILD, &connect_input(5, 9, PortType::MESSAGE, [0; 3])),
         Err(HvStatus::INVALID_PORT_ID)
     );
 }
 
 #[test]
 fn a_write_rings_the_doorbells_that_watch_the_address() {
-    let mut tables = Tables::new();
+    let mut pair = Pair::new();
     for id in 1..=3 {
-        tables.create(id, PortType::DOORBELL, DOORBELL).unwrap();
+        pair.create(id, PortType::DOORBELL, DOORBELL).unwrap();
         let watch = [0x1000 * u64::from(id.min(2)), 0, 1 << 31];
-        tables.connect(CHILD, &connect_input(id, id, PortType::DOORBELL, watch)).unwrap();
+        pair.connect(CHILD, &connect_input(id, id, PortType::DOORBELL, watch)).unwrap();
     }
-    assert_eq!(tables.write(0x1000), [1]);
-    assert_eq!(tables.write(0x2000), [2, 3]);
-    assert_eq!(tables.write(0x1004), []);
-    assert_eq!(tables.post(1, 1, 0), Err(HvStatus::INVALID_CONNECTION_ID), "doorbells are named apart");
+    assert_eq!(pair.child.rung(0x1000, 4, 0), Some(PortId(1)));
+    assert_eq!(pair.child.rung(0x2000, 4, 0), Some(PortId(2)), "the first of two");
+    assert_eq!(pair.child.rung(0x1004, 4, 0), None);
+    assert!(pair.child.has_doorbell_in_page(0x2ff8) && !pair.child.has_doorbell_in_page(0x3000));
+    assert_eq!(pair.post(1, 1, 0), Err(HvStatus::INVALID_CONNECTION_ID), "doorbells are named apart");
     let id = ConnectionId(1);
-    assert_eq!(disconnect(&mut tables.connections, CHILD, id, false), Err(HvStatus::INVALID_CONNECTION_ID));
-    assert_eq!(disconnect(&mut tables.connections, CHILD, id, true).map(|gone| gone.port), Ok(PortId(1)));
-    assert_eq!(tables.write(0x1000), []);
+    assert_eq!(pair.child.disconnect(id, false), Err(HvStatus::INVALID_CONNECTION_ID));
+    assert_eq!(pair.child.disconnect(id, true), Ok(()));
+    assert_eq!(pair.child.rung(0x1000, 4, 0), None);
 }
 
 #[test]
 fn a_connection_outlives_its_port_and_then_fails() {
-    let mut tables = Tables::new();
-    tables.create(9, PortType::MESSAGE, MESSAGE).unwrap();
-    tables.connect(CHILD, &connect_input(4, 9, PortType::MESSAGE, [0; 3])).unwrap();
-    delete(&mut tables.ports, ROOT, PortId(9)).unwrap();
-    assert_eq!(delete(&mut tables.ports, ROOT, PortId(9)), Err(HvStatus::INVALID_PORT_ID));
-    assert_eq!(tables.post(4, 1, 0), Err(HvStatus::INVALID_PORT_ID));
-}
-
-#[test]
-fn a_partition_leaves_nothing_behind() {
-    let mut tables = Tables::new();
-    for id in 1..=3 {
-        tables.create(id, PortType::DOORBELL, DOORBELL).unwrap();
-        tables.connect(CHILD, &connect_input(id, id, PortType::DOORBELL, [0x1000, 0, 0])).unwrap();
-    }
-    purge(&mut tables.ports, &mut tables.connections, CHILD);
-    assert_eq!(tables.connections, [None; 4]);
-    assert_eq!(tables.ports.iter().flatten().count(), 3);
-    purge(&mut tables.ports, &mut tables.connections, ROOT);
-    assert_eq!(tables.ports, [None; 4]);
+    let mut pair = Pair::new();
+    pair.create(9, PortType::MESSAGE, MESSAGE).unwrap();
+    pair.connect(CHILD, &connect_input(4, 9, PortType::MESSAGE, [0; 3])).unwrap();
+    pair.root.delete(PortId(9)).unwrap();
+    assert_eq!(pair.root.delete(PortId(9)), Err(HvStatus::INVALID_PORT_ID));
+    assert_eq!(pair.post(4, 1, 0), Err(HvStatus::INVALID_PORT_ID));
+    let input = create_input(9, PortType::MESSAGE, MESSAGE);
+    pair.root.create(Port::new(ROOT, OTHER, &input).unwrap()).unwrap();
+    assert_eq!(pair.post(4, 1, 0), Err(HvStatus::INVALID_PORT_ID), "the id is another sender's now");
 }
 
 proptest! {
@@ -199,16 +213,16 @@ proptest! {
     fn no_input_panics_and_accepted_ports_are_in_range(
         create_bytes in prop::collection::vec(0u8..6, 56), connect_bytes in prop::collection::vec(0u8..6, 72), flag: u16,
     ) {
-        let mut tables = Tables::new();
+        let mut pair = Pair::new();
         let input = CreatePortInput::read_from_bytes(&create_bytes).unwrap();
         let mut connection = ConnectPortInput::read_from_bytes(&connect_bytes).unwrap();
         if let Ok(port) = Port::new(ROOT, CHILD, &input) {
             prop_assert!((1..16).contains(&port.sint.0));
-            create(&mut tables.ports, port).unwrap();
+            pair.root.create(port).unwrap();
             connection.port_id = port.id;
         }
-        if tables.connect(CHILD, &connection).is_ok()
-            && let Ok(number) = tables.signal(connection.connection_id.0, flag)
+        if pair.connect(CHILD, &connection).is_ok()
+            && let Ok(number) = pair.signal(connection.connection_id.0, flag)
         {
             prop_assert!(number < 2048);
         }

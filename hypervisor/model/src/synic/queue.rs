@@ -54,4 +54,15 @@ impl<const N: usize> Queue<N> {
         deliver(&entry.message);
         true
     }
+
+    /// Removes the messages from `origin`.
+    pub(super) fn forget(&mut self, origin: u64) {
+        for slot in &mut self.entries {
+            if let Some(entry) = slot.take_if(|entry| entry.message.header.origin == origin)
+                && let Some(count) = self.waiting.get_mut(entry.sint.0 as usize)
+            {
+                *count -= 1;
+            }
+        }
+    }
 }

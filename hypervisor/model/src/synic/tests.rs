@@ -13,11 +13,13 @@ struct Memory {
     flags: [[bool; 2048]; 16],
     /// The guest empties the slot between the first look and the request for an end of message.
     races: bool,
+    /// The event flags page is not mapped.
+    is_away: bool,
 }
 
 impl Memory {
     fn new() -> Self {
-        Self { slots: [HvMessage::ZEROED; 16], flags: [[false; 2048]; 16], races: false }
+        Self { slots: [HvMessage::ZEROED; 16], flags: [[false; 2048]; 16], races: false, is_away: false }
     }
 
     /// The guest takes the message out of a slot and says whether it has to end it.
@@ -48,8 +50,9 @@ impl MessagePage for Memory {
 }
 
 impl EventFlagsPage for Memory {
-    fn set(&mut self, sint: SintIndex, flag: u16) -> bool {
-        !core::mem::replace(&mut self.flags[sint.0 as usize][flag as usize], true)
+    fn set(&mut self, sint: SintIndex, flag: u16) -> Option<bool> {
+        let flag = &mut self.flags[sint.0 as usize][flag as usize];
+        (!self.is_away).then(|| !core::mem::replace(flag, true))
     }
 }
 
@@ -67,21 +70,34 @@ fn enabled() -> Synic<4> {
     synic
 }
 
+/// Queues a message and looks at the slots, as the VP does before it runs on.
+fn post(
+    synic: &mut Synic<4>,
+    memory: &mut Memory,
+    sint: SintIndex,
+    message: &HvMessage,
+) -> Result<Signal, HvStatus> {
+    synic.post(sint, message)?;
+    let mut seen = Signal::None;
+    synic.scan(memory, |_, signal| seen = signal);
+    Ok(seen)
+}
+
 const INTERRUPT: Signal = Signal::Interrupt { vector: 0x30, auto_eoi: false };
 
 #[test]
 fn a_message_goes_into_an_empty_slot_and_raises_the_interrupt() {
     let (mut synic, mut memory) = (enabled(), Memory::new());
-    assert_eq!(synic.post(&mut memory, SINT, &message(1)), Ok(INTERRUPT));
+    assert_eq!(post(&mut synic, &mut memory, SINT, &message(1)), Ok(INTERRUPT));
     assert_eq!(memory.take(SINT), Some((1, false)));
 }
 
 #[test]
 fn a_message_behind_a_full_slot_waits_for_the_end_of_message() {
     let (mut synic, mut memory) = (enabled(), Memory::new());
-    synic.post(&mut memory, SINT, &message(1)).unwrap();
-    assert_eq!(synic.post(&mut memory, SINT, &message(2)), Ok(Signal::None));
-    assert_eq!(synic.post(&mut memory, SINT, &message(3)), Ok(Signal::None));
+    post(&mut synic, &mut memory, SINT, &message(1)).unwrap();
+    assert_eq!(post(&mut synic, &mut memory, SINT, &message(2)), Ok(Signal::None));
+    assert_eq!(post(&mut synic, &mut memory, SINT, &message(3)), Ok(Signal::None));
     assert_eq!(memory.take(SINT), Some((1, true)));
     assert_eq!(synic.write_msr(msr::EOM, 0), Ok(Effect::Scan));
     let mut signals = Vec::new();
@@ -96,9 +112,9 @@ fn a_message_behind_a_full_slot_waits_for_the_end_of_message() {
 #[test]
 fn a_slot_emptied_before_the_request_for_end_of_message_is_used_at_once() {
     let (mut synic, mut memory) = (enabled(), Memory::new());
-    synic.post(&mut memory, SINT, &message(1)).unwrap();
+    post(&mut synic, &mut memory, SINT, &message(1)).unwrap();
     memory.races = true;
-    assert_eq!(synic.post(&mut memory, SINT, &message(2)), Ok(INTERRUPT));
+    assert_eq!(post(&mut synic, &mut memory, SINT, &message(2)), Ok(INTERRUPT));
     assert_eq!(memory.take(SINT), Some((2, false)));
 }
 
@@ -106,9 +122,9 @@ fn a_slot_emptied_before_the_request_for_end_of_message_is_used_at_once() {
 fn a_full_queue_refuses_without_losing_a_message() {
     let (mut synic, mut memory) = (enabled(), Memory::new());
     for kind in 1..=5 {
-        synic.post(&mut memory, SINT, &message(kind)).unwrap();
+        post(&mut synic, &mut memory, SINT, &message(kind)).unwrap();
     }
-    assert_eq!(synic.post(&mut memory, SINT, &message(6)), Err(HvStatus::INSUFFICIENT_BUFFERS));
+    assert_eq!(post(&mut synic, &mut memory, SINT, &message(6)), Err(HvStatus::INSUFFICIENT_BUFFERS));
     for kind in 1..=5 {
         assert_eq!(memory.take(SINT), Some((kind, kind != 5)));
         synic.scan(&mut memory, |_, _| ());
@@ -120,7 +136,7 @@ fn a_message_with_its_own_buffer_goes_behind_the_queue() {
     let (mut synic, mut memory) = (enabled(), Memory::new());
     assert_eq!(synic.offer(&mut memory, SINT, &message(1)), Offer::Delivered(INTERRUPT));
     assert_eq!(synic.offer(&mut memory, SINT, &message(3)), Offer::Busy);
-    synic.post(&mut memory, SINT, &message(2)).unwrap();
+    post(&mut synic, &mut memory, SINT, &message(2)).unwrap();
     assert_eq!(memory.take(SINT), Some((1, true)));
     assert_eq!(synic.offer(&mut memory, SINT, &message(3)), Offer::Busy);
     synic.scan(&mut memory, |_, _| ());
@@ -134,7 +150,7 @@ fn masked_and_polled_sources_take_messages_without_an_interrupt() {
     for value in [0x1_0000, 0x4_0030] {
         let (mut synic, mut memory) = (enabled(), Memory::new());
         synic.write_msr(msr::SINT0 + SINT.0, value).unwrap();
-        assert_eq!(synic.post(&mut memory, SINT, &message(1)), Ok(Signal::None));
+        assert_eq!(post(&mut synic, &mut memory, SINT, &message(1)), Ok(Signal::None));
         assert_eq!(memory.take(SINT), Some((1, false)));
     }
 }
@@ -144,7 +160,7 @@ fn a_disabled_controller_or_page_takes_nothing() {
     for msr in [msr::SCONTROL, msr::SIMP] {
         let (mut synic, mut memory) = (enabled(), Memory::new());
         synic.write_msr(msr, 0).unwrap();
-        assert_eq!(synic.post(&mut memory, SINT, &message(1)), Err(HvStatus::INVALID_SYNIC_STATE));
+        assert_eq!(post(&mut synic, &mut memory, SINT, &message(1)), Err(HvStatus::INVALID_SYNIC_STATE));
         assert_eq!(synic.offer(&mut memory, SINT, &message(1)), Offer::Off);
     }
     for (msr, value) in [(msr::SCONTROL, 0), (msr::SIEFP, 0), (msr::SINT0 + SINT.0, 0x1_0030)] {
@@ -163,6 +179,41 @@ fn an_event_flag_interrupts_only_when_newly_set() {
     assert_eq!(synic.signal_event(&mut memory, SINT, 2047), Ok(None));
     assert_eq!(synic.signal_event(&mut memory, SINT, 2048), Err(HvStatus::INVALID_PARAMETER));
     assert_eq!(synic.signal_event(&mut memory, SintIndex(16), 0), Err(HvStatus::INVALID_PARAMETER));
+}
+
+#[test]
+fn flags_of_a_page_that_is_away_are_set_once_it_is_back() {
+    let (mut synic, mut memory) = (enabled(), Memory::new());
+    memory.is_away = true;
+    for flag in [7, 7, 8] {
+        assert_eq!(synic.signal_event(&mut memory, SINT, flag), Ok(Some(Signal::None)));
+    }
+    memory.is_away = false;
+    assert!(synic.has_late_flags());
+    memory.flags[2][8] = true;
+    let mut signals = Vec::new();
+    synic.set_late_flags(&mut memory, |signal| signals.push(signal));
+    assert_eq!((signals.as_slice(), memory.flags[2][7]), (&[INTERRUPT, Signal::None][..], true));
+    assert!(!synic.has_late_flags());
+    memory.is_away = true;
+    for flag in 0..16 {
+        synic.signal_event(&mut memory, SINT, flag).unwrap();
+    }
+    assert_eq!(synic.signal_event(&mut memory, SINT, 16), Err(HvStatus::INSUFFICIENT_BUFFERS));
+}
+
+#[test]
+fn deleting_a_port_frees_its_messages_only() {
+    let (mut synic, mut memory) = (enabled(), Memory::new());
+    for (kind, port) in [(1, 7), (2, 8), (3, 7), (4, 8)] {
+        synic.post(SINT, &HvMessage::new(MessageType(kind), port, &[0u8; 8])).unwrap();
+    }
+    synic.forget(PortId(7));
+    for kind in [2, 4] {
+        synic.scan(&mut memory, |_, _| ());
+        assert_eq!(memory.take(SINT), Some((kind, kind == 2)));
+    }
+    synic.scan(&mut memory, |_, _| panic!("nothing waits any more"));
 }
 
 #[test]
@@ -203,7 +254,7 @@ proptest! {
         for (kind, step) in (1u32..).zip(steps) {
             match step {
                 Step::Post(sint) => {
-                    if synic.post(&mut memory, SintIndex(sint), &message(kind)).is_ok() {
+                    if post(&mut synic, &mut memory, SintIndex(sint), &message(kind)).is_ok() {
                         expected[sint as usize].push_back(kind);
                     }
                 }

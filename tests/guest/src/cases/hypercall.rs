@@ -417,6 +417,8 @@ fn no_connection(_: &Machine) -> Outcome {
     for connection in [0, 1, 4, 0x1_2345, 0xff_ffff, u64::from(u32::MAX)] {
         let status = hypercall::fast(CallCode::SIGNAL_EVENT, connection, 0);
         check!(unknown.contains(&status), "event on connection {connection:#x}: {status:?}");
+        let status = hypercall::slow(CallCode::SIGNAL_EVENT.0.into(), page, &[connection | 3 << 32]).status();
+        check!(unknown.contains(&status), "event by memory on connection {connection:#x}: {status:?}");
         let words = [connection, 1 | 8 << 32, 0x55];
         let status = hypercall::slow(CallCode::POST_MESSAGE.0.into(), page, &words).status();
         check!(unknown.contains(&status), "message on connection {connection:#x}: {status:?}");
@@ -427,6 +429,12 @@ fn no_connection(_: &Machine) -> Outcome {
         let refused = unknown.contains(&status) || status == HvStatus::INVALID_PARAMETER;
         check!(refused, "message of type {kind:#x}, {size} bytes: {status:?}");
     }
+    let status = hypercall::fast(CallCode::SIGNAL_EVENT, 1 | 1 << 48, 0);
+    let refused = unknown.contains(&status) || status == HvStatus::INVALID_PARAMETER;
+    check!(refused, "event with reserved bits: {status:?}");
+    let status = hypercall::fast(CallCode::POST_MESSAGE, 1, 1);
+    let refused = [HvStatus::INVALID_HYPERCALL_INPUT, HvStatus::ACCESS_DENIED].contains(&status);
+    check!(refused, "a message does not fit in two registers: {status:?}");
     Ok(())
 }
 

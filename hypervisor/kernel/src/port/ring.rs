@@ -2,26 +2,20 @@
 //!
 //! Each processor of the root has a ring, and an LP uses the one of its own root processor: the driver there is
 //! interrupted at once, and no other LP waits for the ring's lock. A port that finds the ring full is marked in the
-//! table; whichever processor of the root reports an empty ring first gets the marked ports.
+//! table of ports; whichever processor of the root reports an empty ring first gets the marked ports.
 //!
-//! Lock order: a root VP's `synic`, [`PORTS`], a child's `doorbells`, pool.
+//! Lock order: a root VP's `synic`, the root's endpoints.
 
 use core::{
     mem::{self, offset_of},
     sync::atomic::Ordering,
 };
 
-use hal::{lp, mem::SharedPage, sync::SpinLock};
+use hal::{lp, mem::SharedPage};
 use model::{doorbell::RingMemory, port::Port};
 use tlfs::{PortId, SintIndex, synic::EventRing};
 
 use crate::root::{RootVp, root};
-
-/// The most ports that exist at once. Linux makes one for each ioeventfd.
-pub const MAX_PORTS: usize = 4096;
-
-/// The ports of the root.
-pub static PORTS: SpinLock<[Option<Port>; MAX_PORTS]> = SpinLock::new([None; MAX_PORTS]);
 
 /// Where the ring of the driver's doorbells is in the page of rings.
 const RING: usize = SintIndex::DOORBELL.0 as usize * size_of::<EventRing>();
@@ -63,10 +57,10 @@ pub fn ring(port: PortId) {
     let rung = ring.ring(&mut Memory(page), port);
     if !rung.is_stored {
         // Before the lock of the ring is released: a refill in between would miss the mark.
-        let mut ports = PORTS.lock();
-        ports
+        let mut endpoints = root().endpoints.lock();
+        endpoints
+            .ports
             .iter_mut()
-            .flatten()
             .filter(|known| known.id == port)
             .for_each(|known| known.is_remembered = true);
     }
@@ -79,8 +73,8 @@ pub fn ring(port: PortId) {
 pub fn refill(vp: &RootVp) {
     let mut synic = vp.synic.lock();
     let (ring, page) = synic.event_ring();
-    let mut ports = PORTS.lock();
+    let mut endpoints = root().endpoints.lock();
     let marked = |port: &mut Port| mem::take(&mut port.is_remembered).then_some(port.id);
-    let mut marked = ports.iter_mut().flatten().filter_map(marked);
+    let mut marked = endpoints.ports.iter_mut().filter_map(marked);
     ring.refill(&mut Memory(page), || marked.next());
 }

@@ -98,6 +98,19 @@ pub(crate) fn guest() -> Result<PathBuf> {
     })
 }
 
+/// Builds the program that sends messages and events between the root and a child.
+///
+/// # Errors
+/// The build fails.
+pub(crate) fn signals() -> Result<PathBuf> {
+    progress::step("building the test of messages and events", || {
+        let mut build = command();
+        build.args(["build", "--quiet", "--release", "--package", "signals"]);
+        tools::shown_to_user(link_statically(&mut build)).context("the test does not build")?;
+        stripped("signals")
+    })
+}
+
 /// A copy of one of the stack's binaries without what only a debugger reads: the root's initramfs is four times
 /// smaller so, and every boot has to copy it.
 fn stripped(binary: &str) -> Result<PathBuf> {

@@ -85,6 +85,8 @@ enum Program {
     MshvIoctls,
     /// Our own test guest, for children.
     Guest,
+    /// Messages and events to and from a child, for the root.
+    Signals,
 }
 
 impl Program {
@@ -92,6 +94,7 @@ impl Program {
         match self {
             Self::MshvIoctls => "mshv-ioctls",
             Self::Guest => "guest",
+            Self::Signals => "signals",
         }
     }
 
@@ -99,6 +102,7 @@ impl Program {
         match self {
             Self::MshvIoctls => suite::mshv_ioctls(),
             Self::Guest => cargo::guest(),
+            Self::Signals => cargo::signals(),
         }
     }
 }

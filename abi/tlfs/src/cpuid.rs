@@ -31,6 +31,9 @@ pub const ISOLATION_CONFIGURATION: u32 = 0x4000_000c;
 pub const STACK_INTERFACE: u32 = 0x4000_0081;
 /// [`StackProperties`] in EAX.
 pub const STACK_PROPERTIES: u32 = 0x4000_0082;
+/// Extensions of Bulkhead (`docs/adr/0010-guest-to-host-signals.md`): [`EXTENSIONS_SIGNATURE`] in EAX, [`Extensions`] in
+/// EBX, [`crate::port::EVENT_DOORBELLS`] in ECX (low) and EDX (high).
+pub const EXTENSIONS: u32 = 0x4000_00f0;
 
 /// Lowest value of [`VENDOR_AND_MAX_FUNCTION`] EAX that Linux accepts.
 #[doc(alias = "HYPERV_CPUID_MIN")]
@@ -45,6 +48,8 @@ pub const INTERFACE_SIGNATURE: u32 = 0x3123_7648;
 /// `VS#1`.
 #[doc(alias = "HYPERV_VS_INTERFACE_EAX_SIGNATURE")]
 pub const STACK_SIGNATURE: u32 = 0x3123_5356;
+/// `BkHd`.
+pub const EXTENSIONS_SIGNATURE: u32 = u32::from_le_bytes(*b"BkHd");
 /// Leaf 4 EBX: never notify of long spins.
 pub const NEVER_NOTIFY_LONG_SPIN: u32 = u32::MAX;
 
@@ -161,6 +166,14 @@ flag_set! {
         VMCS_DEBUG_CTL = 1 << 21,
         /// AMD: flushes of an ASID leave nested translations; hypercalls flush those.
         ENLIGHTENED_TLB = 1 << 22,
+    }
+
+    /// Leaf 0xf0 EBX.
+    pub struct Extensions(u32) {
+        /// An event on a connection that a child does not have rings the doorbell that watches its address.
+        EVENT_DOORBELLS = 1 << 0,
+        /// `InterceptType::HYPERCALL` reports messages and events on connections that a child does not have.
+        CONNECTION_INTERCEPT = 1 << 1,
     }
 
     /// Leaf 0x82 EAX.

@@ -5,6 +5,20 @@ use crate::{
     partition::ProximityDomainInfo,
 };
 
+/// Where the doorbells of events are: a guest-physical address that no partition can have.
+///
+/// An extension of Bulkhead (`docs/adr/0010-guest-to-host-signals.md`): see [`ConnectionId::event_doorbell`].
+pub const EVENT_DOORBELLS: u64 = 1 << 48;
+
+impl ConnectionId {
+    /// The guest-physical address whose doorbell hears of a `SignalEvent` on this connection, as of a write of the flag's
+    /// number in 8 bytes, if the partition has no such connection. `None` for an id with reserved bits.
+    #[must_use]
+    pub const fn event_doorbell(self) -> Option<u64> {
+        if self.0 & !Self::MASK == 0 { Some(EVENT_DOORBELLS + self.0 as u64 * 8) } else { None }
+    }
+}
+
 wire! {
     /// Input of `CreatePort`.
     #[doc(alias = "hv_input_create_port")]

@@ -58,6 +58,14 @@ pub struct Unmapped {
     pub write: bool,
 }
 
+/// Why a call was not carried out.
+pub enum Undone {
+    /// An address leads nowhere; the instruction is to be made again once it does.
+    Unmapped(Unmapped),
+    /// The caller's parent is to answer it.
+    Deferred,
+}
+
 /// The virtual processor that makes a call.
 pub trait Caller {
     /// Its hardware state.
@@ -66,6 +74,10 @@ pub trait Caller {
     fn privileges(&self) -> Privileges;
     /// Its partition, as a sender.
     fn party(&self) -> Party;
+    /// Whether the parent of its partition is asked, rather than the caller told, that a call ended with `status`.
+    fn defers(&self, _status: HvStatus) -> bool {
+        false
+    }
     /// Copies from its memory.
     ///
     /// # Errors
@@ -176,12 +188,12 @@ pub const fn row<C>(
 /// words in pairs of registers (TLFS hypercall-interface, "Register Mapping").
 ///
 /// # Errors
-/// A parameter's address is not mapped; the instruction is to be made again once it is.
+/// It was not carried out, and the registers are as before.
 pub fn execute<C: Caller>(
     caller: &mut C,
     buffers: &mut Buffers,
     table: fn(CallCode) -> Option<Row<C>>,
-) -> Result<CallCode, Unmapped> {
+) -> Result<CallCode, Undone> {
     let is_64_bit = caller.vcpu().runs_64_bit_code();
     let gprs = caller.vcpu().gprs();
     let pair = |high, low| gprs[high] << 32 | gprs[low] & u64::from(u32::MAX);
@@ -193,8 +205,11 @@ pub fn execute<C: Caller>(
     let (status, done) = match call(caller, buffers, table, control, [input, output]) {
         Ok(result) => result,
         Err(Failure::Status(status)) => (status, control.rep_start()),
-        Err(Failure::Unmapped(unmapped)) => return Err(unmapped),
+        Err(Failure::Unmapped(unmapped)) => return Err(Undone::Unmapped(unmapped)),
     };
+    if caller.defers(status) {
+        return Err(Undone::Deferred);
+    }
     let vcpu = caller.vcpu();
     let is_done = status != HvStatus::SUCCESS || done >= control.rep_count();
     let word = match is_done {

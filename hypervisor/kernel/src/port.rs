@@ -122,13 +122,21 @@ pub fn post(sender: &Party, input: &PostMessageInput) -> Result<(), HvStatus> {
     delivery::post(&owner, &port, &port.message(input)?)
 }
 
-/// Signals an event over a connection of `sender`.
+/// Signals an event over a connection of `sender`; without such a connection, rings the doorbell that watches its address
+/// (docs/adr/0010).
 ///
 /// # Errors
 /// Those of TLFS hypercalls/HvCallSignalEvent.
 pub fn signal(sender: &Party, id: ConnectionId, flag: u16) -> Result<(), HvStatus> {
-    let (owner, port) = target(sender, id)?;
-    delivery::signal(&owner, &port, port.flag(flag)?)
+    match target(sender, id) {
+        Ok((owner, port)) => delivery::signal(&owner, &port, port.flag(flag)?),
+        Err(HvStatus::INVALID_CONNECTION_ID) => {
+            let address = id.event_doorbell().ok_or(HvStatus::INVALID_CONNECTION_ID)?;
+            let rung = endpoints(sender).rung(address, 8, flag.into());
+            rung.map(ring).ok_or(HvStatus::INVALID_CONNECTION_ID)
+        }
+        Err(status) => Err(status),
+    }
 }
 
 fn target(sender: &Party, id: ConnectionId) -> Result<(Party, Port), HvStatus> {

@@ -12,8 +12,9 @@
 //! APM 3 appendix E, SDM 2A CPUID.
 
 use tlfs::{
-    cpuid::{self as leaf, FeaturesEdx, HardwareFeatures, Hints, StackProperties, Version},
+    cpuid::{self as leaf, Extensions, FeaturesEdx, HardwareFeatures, Hints, StackProperties, Version},
     partition::{Privileges, SyntheticFeatures},
+    port::EVENT_DOORBELLS,
     vp::CpuidResult,
 };
 
@@ -221,6 +222,10 @@ pub fn root(
     subleaf: u32,
     host: impl FnOnce(u32, u32) -> CpuidResult,
 ) -> CpuidResult {
+    if leaf == leaf::EXTENSIONS {
+        let (eax, base) = (leaf::EXTENSIONS_SIGNATURE, EVENT_DOORBELLS);
+        return CpuidResult { eax, ebx: Extensions::NAMED.0, ecx: base as u32, edx: (base >> 32) as u32 };
+    }
     if HYPERVISOR_LEAVES.contains(&leaf) {
         return profile.leaf(leaf);
     }
@@ -275,6 +280,14 @@ mod tests {
         {
             assert_eq!(of_root(leaf), NONE, "{leaf:#x}");
         }
+    }
+
+    #[test]
+    fn the_root_alone_finds_the_extensions() {
+        let seen = of_root(0x4000_00f0);
+        assert_eq!(seen.eax.to_le_bytes(), *b"BkHd");
+        assert_eq!((seen.ebx, seen.ecx, seen.edx), (3, 0, 0x1_0000));
+        assert_eq!(Profile::child(SyntheticFeatures(u64::MAX), true).leaf(0x4000_00f0), NONE);
     }
 
     #[test]

@@ -9,8 +9,8 @@ mod tests;
 use tlfs::ids::{PartitionId, VpIndex};
 use tlfs::intercept::{
     ApicEoi, CpuidIntercept, ExceptionInfo, ExceptionIntercept, ExecutionState, HeaderIntercept,
-    InstructionInfo, InterceptAccess, InterceptHeader, IoPortAccessInfo, IoPortIntercept, MemoryAccessInfo,
-    MemoryIntercept, MsrIntercept,
+    HypercallIntercept, InstructionInfo, InterceptAccess, InterceptHeader, IoPortAccessInfo, IoPortIntercept,
+    MemoryAccessInfo, MemoryIntercept, MsrIntercept,
 };
 use tlfs::register::{SegmentAttributes, SegmentRegister};
 use tlfs::synic::{HvMessage, MessageType};
@@ -219,6 +219,17 @@ impl VpFacts {
         let payload =
             MsrIntercept { header: self.header(access), msr_number, rax, rdx, ..MsrIntercept::ZEROED };
         HvMessage::new(MessageType::X64_MSR_INTERCEPT, self.sender(), &payload)
+    }
+
+    /// A hypercall that the parent is to answer, with RAX, RBX, RCX, RDX, R8, RSI and RDI. Parameters in XMM registers
+    /// are not offered, so those are not reported.
+    #[must_use]
+    pub fn hypercall(&self, registers: [u64; 7]) -> HvMessage {
+        let [rax, rbx, rcx, rdx, r8, rsi, rdi] = registers;
+        let header = self.header(InterceptAccess::EXECUTE);
+        let payload =
+            HypercallIntercept { header, rax, rbx, rcx, rdx, r8, rsi, rdi, ..HypercallIntercept::ZEROED };
+        HvMessage::new(MessageType::HYPERCALL_INTERCEPT, self.sender(), &payload)
     }
 
     /// CPUID with RAX, RBX, RCX and RDX before it, and what the hypervisor would return in the same order.

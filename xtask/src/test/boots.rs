@@ -26,6 +26,18 @@ const DEVICES: &[&str] = &[
     "e1000e-interrupts",
 ];
 
+/// What `signals.sh` says `ok` to.
+const SIGNALS: &[&str] = &[
+    "signals/discovery",
+    "signals/message",
+    "signals/queue",
+    "signals/event",
+    "signals/wake",
+    "signals/event-doorbell",
+    "signals/intercept",
+    "signals",
+];
+
 /// What `child.sh` says `ok` to.
 const CHILD: &[&str] = &[
     "child-start",
@@ -58,7 +70,7 @@ const VISIT: &[(&str, &str)] = &[
 ];
 
 /// All boots, in the order they are run: what the later ones rest on comes first.
-pub(super) const TABLE: [Test; 17] = [
+pub(super) const TABLE: [Test; 18] = [
     boot("cpus-1", "the root runs on 1 processor: work, timer interrupts, clocks, no complaints", machine(1)),
     boot("cpus-2", "the root runs on 2 processors", machine(2)),
     boot("cpus-4", "the root runs on 4 processors", machine(4)),
@@ -100,6 +112,11 @@ pub(super) const TABLE: [Test; 17] = [
             limit: 900,
             ..Boot::USUAL
         },
+    ),
+    boot(
+        "signals",
+        "messages and events pass between the root and a child, over what /dev/mshv offers",
+        Boot { scenario: "signals", expected: SIGNALS, program: Some(Program::Signals), ..Boot::USUAL },
     ),
     boot(
         "child",

@@ -22,7 +22,7 @@ use super::{
     synthetic::shows_hypervisor,
 };
 use crate::{
-    hypercall::{Buffers, Call, Outcome, Row, execute, message, row},
+    hypercall::{Buffers, Call, Outcome, Row, Undone, execute, message, row},
     partition::Partition,
     vp::request,
 };
@@ -38,7 +38,8 @@ impl ChildCpu<'_> {
             return RESUME;
         }
         match execute(self, buffers, child_table) {
-            Err(unmapped) => self.need(unmapped),
+            Err(Undone::Unmapped(unmapped)) => self.need(unmapped),
+            Err(Undone::Deferred) => self.report_hypercall(),
             // Whoever holds the lock may be a VP that waits for this LP.
             Ok(CallCode::NOTIFY_LONG_SPIN_WAIT) => end(Ended::Ready),
             Ok(_) => RESUME,

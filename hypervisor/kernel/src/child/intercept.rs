@@ -2,7 +2,7 @@
 
 use hal::{
     addr::Gpa,
-    virt::{IoExit, RAX, RCX, Register, Segment, SegmentName},
+    virt::{IoExit, R8, RAX, RBX, RCX, RDX, Register, Segment, SegmentName},
 };
 use model::intercept::{InstructionBytes, MemoryFacts, PortFacts, VpFacts, attributes_from_svm};
 use tlfs::{
@@ -102,6 +102,14 @@ impl ChildCpu<'_> {
             bytes: InstructionBytes::new(bytes.get(..fetched).unwrap_or_default()),
         };
         let message = self.facts(length).io_port(&facts);
+        self.report(&message)
+    }
+
+    /// Reports a hypercall that the root is to answer. RIP stays at the instruction, of 3 bytes.
+    pub(super) fn report_hypercall(&mut self) -> Next {
+        let g = self.ctx.vcpu.gprs();
+        let [rsi, rdi] = GPRS_WITHOUT_RSP.map(|index| g[index]);
+        let message = self.facts(3).hypercall([g[RAX], g[RBX], g[RCX], g[RDX], g[R8], rsi, rdi]);
         self.report(&message)
     }
 

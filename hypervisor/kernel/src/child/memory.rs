@@ -11,7 +11,7 @@ use hal::{
     virt::{Register, SegmentName, Vcpu},
 };
 use model::walk::{self, GpaError, GuestMemory, Paging, WalkError};
-use tlfs::{partition::Privileges, vp::TranslateFlags};
+use tlfs::{HvStatus, partition::Privileges, vp::TranslateFlags};
 
 use super::{ChildCpu, Next};
 use crate::{
@@ -169,6 +169,11 @@ impl Caller for ChildCpu<'_> {
 
     fn party(&self) -> Party {
         Some(self.vp.partition.clone())
+    }
+
+    /// A connection that is not known here may be the parent's to serve (docs/adr/0010). No other call has this status.
+    fn defers(&self, status: HvStatus) -> bool {
+        status == HvStatus::INVALID_CONNECTION_ID && self.vp.partition.intercepts.has_hypercalls()
     }
 
     fn read(&mut self, gpa: Gpa, into: &mut [u8]) -> Result<(), Unmapped> {

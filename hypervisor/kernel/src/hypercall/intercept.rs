@@ -24,6 +24,8 @@ pub struct Intercepts {
     exceptions: AtomicU32,
     /// Accesses to MSRs that the hypervisor does not know, as [`InterceptAccessMask`].
     msrs: AtomicU32,
+    /// Messages and events on connections that the hypervisor does not know.
+    hypercalls: AtomicBool,
     /// CPUID leaves, each with [`LEAF_USED`].
     leaves: [AtomicU64; 8],
     /// Whether any was ever installed: most children have none, and CPUID is to be quick.
@@ -43,6 +45,11 @@ impl Intercepts {
     pub fn has_msr(&self, write: bool) -> bool {
         let access = if write { InterceptAccessMask::WRITE } else { InterceptAccessMask::READ };
         InterceptAccessMask(self.msrs.load(Ordering::Relaxed)).contains(access)
+    }
+
+    /// Whether a message or an event on a connection that the hypervisor does not know goes to the parent.
+    pub fn has_hypercalls(&self) -> bool {
+        self.hypercalls.load(Ordering::Relaxed)
     }
 
     /// Makes the exceptions leave the guest, of a VP that was just created or is not being dispatched.
@@ -82,6 +89,10 @@ pub fn install(_: &mut RootCpu, call: &mut Call) -> Outcome {
         InterceptType::X64_IO_PORT | InterceptType::X64_IO_PORT_RANGE | InterceptType::MMIO if on => Ok(()),
         InterceptType::X64_MSR if !access.contains(Access::EXECUTE) => {
             intercepts.msrs.store(access.0, Ordering::Relaxed);
+            Ok(())
+        }
+        InterceptType::HYPERCALL if access.without(Access::EXECUTE) == Access::NONE => {
+            intercepts.hypercalls.store(on, Ordering::Relaxed);
             Ok(())
         }
         InterceptType::X64_CPUID if access.without(Access::EXECUTE) == Access::NONE => {

@@ -49,6 +49,16 @@ fn the_header_has_the_layout_of_the_root() {
 }
 
 #[test]
+fn a_hypercall_intercept_has_the_callers_registers() {
+    let message = facts().hypercall([1, 2, 3, 4, 5, 6, 7]);
+    assert_eq!(number::<4>(&message, 0), 0x8000_0050);
+    for (index, value) in (0..7).zip(1..) {
+        assert_eq!(number::<8>(&message, 56 + 8 * index), value);
+    }
+    assert!(message.payload[96..].iter().all(|&byte| byte == 0), "no XMM registers, not isolated");
+}
+
+#[test]
 fn a_memory_intercept_names_addresses_and_instruction() {
     let memory = MemoryFacts {
         message_type: MessageType::GPA_INTERCEPT,

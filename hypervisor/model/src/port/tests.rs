@@ -208,6 +208,22 @@ fn a_connection_outlives_its_port_and_then_fails() {
     assert_eq!(pair.post(4, 1, 0), Err(HvStatus::INVALID_PORT_ID), "the id is another sender's now");
 }
 
+#[test]
+fn the_doorbell_of_an_event_is_the_flag_written_to_the_address_of_its_connection() {
+    let mut pair = Pair::new();
+    let address = ConnectionId(0x1_2345).event_doorbell().unwrap();
+    assert_eq!(address, 0x0001_0000_0009_1a28);
+    assert_eq!(ConnectionId(1 << 24).event_doorbell(), None);
+    for (id, port, flags) in [(1, 1, 1 << 31 | 4), (2, 2, 0)] {
+        pair.create(port, PortType::DOORBELL, DOORBELL).unwrap();
+        let watch = [address + 8 * (u64::from(id) - 1), 5, flags];
+        pair.connect(CHILD, &connect_input(id, port, PortType::DOORBELL, watch)).unwrap();
+    }
+    assert_eq!(pair.child.rung(address, 8, 3), Some(PortId(1)));
+    assert_eq!(pair.child.rung(address + 8, 8, 3), None, "another flag is awaited");
+    assert_eq!(pair.child.rung(address + 8, 8, 5), Some(PortId(2)));
+}
+
 proptest! {
     #[test]
     fn no_input_panics_and_accepted_ports_are_in_range(

@@ -145,9 +145,10 @@ impl Call<'_> {
         self.done = rep;
     }
 
-    /// Sets the fixed output.
-    pub fn set_output<T: IntoBytes + Immutable>(&mut self, value: &T) {
+    /// Ends a call that succeeded: sets the fixed output, and returns what its handler returns.
+    pub fn answer<T: IntoBytes + Immutable>(&mut self, value: &T) -> Outcome {
         self.put(self.plan.output().start, value.as_bytes());
+        Ok(())
     }
 
     /// Sets output element `rep`.

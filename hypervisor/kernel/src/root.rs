@@ -18,12 +18,11 @@ use hal::{
     addr::{Gpa, Hpa},
     cpu,
     lp::LpIndex,
-    mem::{PoolId, SharedPage, Space, space::MapError},
+    mem::{PoolId, SharedPage, Space},
     sync::{Once, SpinLock},
-    time,
     virt::{IoMap, MsrAccess, MsrMap, kick},
 };
-use model::reftime::{ReferenceClock, TscScale};
+use model::reftime::ReferenceClock;
 use tlfs::ids::PartitionId;
 
 use crate::{options::Options, port::Endpoints};
@@ -113,11 +112,6 @@ impl Root {
             map.set(msr::X2APIC_ICR, access);
         }
     }
-
-    /// Stops using what the root gave while no operating system is there to know it (kexec).
-    fn forget_hypercalls(&self) {
-        hal::info!("the root disabled its hypercall page");
-    }
 }
 
 impl RootVp {
@@ -150,21 +144,9 @@ fn make_maps() -> Option<Maps> {
     Some(Maps { ports: IoMap::new(false)?, free, borrowed, child_ports: IoMap::new(true)?, child_msrs })
 }
 
-/// A page of the hypervisor's for the root, filled by `fill`.
-fn page(space: &Space, fill: impl FnOnce(&SharedPage)) -> Result<SharedPage, MapError> {
-    let page = SharedPage::permanent(space)?;
-    fill(&page);
-    Ok(page)
-}
-
 /// The page number of a page, as MSRs and hypercalls name it.
 pub fn page_number(page: &SharedPage) -> u64 {
     page.hpa().page()
-}
-
-/// The root's clock: zero when the hypervisor started to count.
-fn new_clock() -> ReferenceClock {
-    ReferenceClock::new(TscScale::from_hz(time::tsc_hz()), 0)
 }
 
 /// The same address in both spaces.

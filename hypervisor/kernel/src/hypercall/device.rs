@@ -45,8 +45,7 @@ pub fn map(_: &mut RootCpu, call: &mut Call) -> Outcome {
         ),
         _ => return Err(HvStatus::INVALID_DEVICE_ID),
     };
-    call.set_output(&MapDeviceInterruptOutput { interrupt_entry: entry, deprecated: [0; 5] });
-    Ok(())
+    call.answer(&MapDeviceInterruptOutput { interrupt_entry: entry, deprecated: [0; 5] })
 }
 
 fn msi(destination: u8, vector: u8, level: bool) -> InterruptEntry {

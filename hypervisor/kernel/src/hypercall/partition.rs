@@ -47,8 +47,7 @@ pub fn create(_: &mut RootCpu, call: &mut Call) -> Outcome {
     }
     let partition_id = partition::create(&input)?;
     stats::publish_census();
-    call.set_output(&PartitionIdOutput { partition_id });
-    Ok(())
+    call.answer(&PartitionIdOutput { partition_id })
 }
 
 /// `HvCallInitializePartition`.
@@ -148,9 +147,8 @@ pub const BALANCE: CallSpec = CallSpec::simple(size_of::<WithdrawMemoryInput>(),
 pub fn balance(_: &mut RootCpu, call: &mut Call) -> Outcome {
     let input: WithdrawMemoryInput = call.header()?;
     let pool = pool_of(input.partition_id, CallCode::GET_MEMORY_BALANCE)?.get();
-    call.set_output(&GetMemoryBalanceOutput {
+    call.answer(&GetMemoryBalanceOutput {
         pages_available: pool.free_pages(),
         pages_in_use: pool.used_pages(),
-    });
-    Ok(())
+    })
 }

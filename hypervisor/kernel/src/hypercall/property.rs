@@ -43,8 +43,7 @@ pub fn get(_: &mut RootCpu, call: &mut Call) -> Outcome {
         Some(partition) => of_child(&partition, input.property_code)?,
         None => of_root(input.property_code)?,
     };
-    call.set_output(&GetPartitionPropertyOutput { value });
-    Ok(())
+    call.answer(&GetPartitionPropertyOutput { value })
 }
 
 fn of_root(code: PropertyCode) -> Result<u64, HvStatus> {
@@ -167,7 +166,7 @@ pub fn get_ex(_: &mut RootCpu, call: &mut Call) -> Outcome {
     let input: GetPartitionPropertyExInput = call.header()?;
     party(input.partition_id, CallCode::GET_PARTITION_PROPERTY_EX)?;
     match input.property_code {
-        PropertyCode::VMM_CAPABILITIES => call.set_output(&VmmCapabilitiesProperty {
+        PropertyCode::VMM_CAPABILITIES => call.answer(&VmmCapabilitiesProperty {
             bank_count: 1,
             reserved: [0; 3],
             bank0: VmmCapabilities::NONE,
@@ -176,9 +175,8 @@ pub fn get_ex(_: &mut RootCpu, call: &mut Call) -> Outcome {
             let mut piece = LogProperty::ZEROED;
             let (len, next) = hal::log::read(input.argument.argument().into(), &mut piece.text);
             (piece.len, piece.next) = (len as u32, next as u32);
-            call.set_output(&piece);
+            call.answer(&piece)
         }
-        _ => return Err(HvStatus::UNKNOWN_PROPERTY),
+        _ => Err(HvStatus::UNKNOWN_PROPERTY),
     }
-    Ok(())
 }

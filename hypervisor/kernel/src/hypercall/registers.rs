@@ -135,6 +135,5 @@ pub fn translate(_: &mut RootCpu, call: &mut Call) -> Outcome {
             }
         };
     let gpa_page = gpa >> hal::addr::PAGE_SHIFT;
-    call.set_output(&TranslateVirtualAddressOutput { result_code, attributes, gpa_page });
-    Ok(())
+    call.answer(&TranslateVirtualAddressOutput { result_code, attributes, gpa_page })
 }

@@ -33,8 +33,7 @@ pub fn get(_: &mut RootCpu, call: &mut Call) -> Outcome {
     let (_, vp) = vp::find(input.partition_id, input.vp_index, CallCode::GET_VP_STATE)?;
     if input.state_type == VpStateType::SYNTHETIC_TIMERS {
         let state = context(&vp)?.extra.timers.state();
-        call.set_output(&state);
-        return Ok(());
+        return call.answer(&state);
     }
     let mut page = [0; PAGE_SIZE];
     match input.state_type {

@@ -24,8 +24,7 @@ pub fn map(_: &mut RootCpu, call: &mut Call) -> Outcome {
         Target::Object(object) => stats::map(object)?,
         Target::ChildVp(vp) => stats::map_vp(&vp)?,
     };
-    call.set_output(&MapStatsPageOutput { map_location });
-    Ok(())
+    call.answer(&MapStatsPageOutput { map_location })
 }
 
 /// `HvCallUnmapStatsPage`.

@@ -21,8 +21,7 @@ pub const GET_PARTITION_ID: CallSpec = CallSpec::simple(0, 8);
 
 /// Returns the caller's id.
 pub fn get_partition_id(_: &mut RootCpu, call: &mut Call) -> Outcome {
-    call.set_output(&PartitionIdOutput { partition_id: root::ID });
-    Ok(())
+    call.answer(&PartitionIdOutput { partition_id: root::ID })
 }
 
 /// `HvCallGetLogicalProcessorRunTime`.
@@ -36,13 +35,12 @@ pub fn get_lp_run_time(_: &mut RootCpu, call: &mut Call) -> Outcome {
         return Err(HvStatus::INVALID_LP_INDEX);
     }
     let now = root().now();
-    call.set_output(&GetLogicalProcessorRunTimeOutput {
+    call.answer(&GetLogicalProcessorRunTimeOutput {
         global_time: now,
         local_run_time: now,
         reserved: 0,
         hypervisor_time: 0,
-    });
-    Ok(())
+    })
 }
 
 /// `HvCallAddLogicalProcessor`.
@@ -88,8 +86,7 @@ pub fn get_system_property(_: &mut RootCpu, call: &mut Call) -> Outcome {
         SystemProperty::CRASH_DUMP_AREA => 0,
         _ => return Err(HvStatus::INVALID_PARAMETER),
     };
-    call.set_output(&GetSystemPropertyOutput { value });
-    Ok(())
+    call.answer(&GetSystemPropertyOutput { value })
 }
 
 /// `HvCallSetSystemProperty`.

@@ -3,7 +3,7 @@
 use hal::mem::SharedPage;
 use model::call::CallSpec;
 use tlfs::{
-    CallCode, HvStatus, VpIndex,
+    CallCode, HvStatus, PartitionId, VpIndex,
     vp::{
         AssertVirtualInterruptInput, ClearVirtualInterruptInput, CreateVpInput, DeleteVpInput, DispatchFlags,
         DispatchVpInput, DispatchVpOutput, InputVtl, MapVpStatePageInput, MapVpStatePageOutput,
@@ -24,11 +24,7 @@ use crate::{
 ///
 /// # Errors
 /// `INVALID_PARTITION_ID`, `INVALID_PARTITION_STATE`, `INVALID_VP_INDEX`.
-pub fn find(
-    id: tlfs::PartitionId,
-    index: VpIndex,
-    code: CallCode,
-) -> Result<(PartitionRef, VpRef), HvStatus> {
+pub fn find(id: PartitionId, index: VpIndex, code: CallCode) -> Result<(PartitionRef, VpRef), HvStatus> {
     let partition = partition::find_for(id, code)?;
     let vp = partition.vp(index)?;
     Ok((partition, vp))
@@ -92,8 +88,7 @@ pub fn map_state_page(_: &mut RootCpu, call: &mut Call) -> Outcome {
     if input.page_type == VpStatePageType::REGISTERS {
         give_register_page(&vp, &*context(&vp)?);
     }
-    call.set_output(&MapVpStatePageOutput { map_location });
-    Ok(())
+    call.answer(&MapVpStatePageOutput { map_location })
 }
 
 fn state_page(pages: &mut Pages, kind: VpStatePageType) -> Result<&mut Option<SharedPage>, HvStatus> {
@@ -151,6 +146,5 @@ pub fn dispatch(cpu: &mut RootCpu, call: &mut Call) -> Outcome {
     }
     let (state, event) = child::dispatch(cpu, &vp, input.flags)?.output();
     stats::publish(&vp);
-    call.set_output(&DispatchVpOutput { state, event });
-    Ok(())
+    call.answer(&DispatchVpOutput { state, event })
 }

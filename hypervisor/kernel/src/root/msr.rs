@@ -133,7 +133,7 @@ fn write_msr(cpu: &mut RootCpu, number: u32, value: u64) -> Result<(), Refused> 
             let enable = HypercallMsr::from_bits(value).enable();
             let was = root.hypercall_enabled.swap(enable, Ordering::Relaxed);
             if was && !enable {
-                root.forget_hypercalls();
+                hal::info!("the root disabled its hypercall page");
             }
         }
         hv::RESET if value & 1 != 0 => hal::acpi::reset(hal::acpi::tables().fadt().as_ref()),

@@ -14,13 +14,17 @@ use hal::{
         space::{Access, MapError, PageSize},
     },
     sync::SpinLock,
+    time,
 };
-use model::synic::Synic;
+use model::{
+    reftime::{ReferenceClock, TscScale},
+    synic::Synic,
+};
 use tlfs::ids::{PartitionId, VpIndex};
 use zerocopy::IntoBytes;
 
 use super::{
-    ROOT, Root, RootVp, make_maps, new_clock, page,
+    ROOT, Root, RootVp, make_maps,
     synic::{RootSynic, Signal},
 };
 use crate::{
@@ -76,10 +80,13 @@ impl fmt::Display for Failure {
 pub fn build(boot: &BootInfo, options: Options) -> Result<Entry, Failure> {
     let space = Space::new_root().map_err(MapError::from)?;
     map_machine(&space, boot)?;
-    let clock = new_clock();
-    let hypercall_page = page(&space, |page| page.write(0, &HYPERCALL_CODE))?;
-    let tsc_page = page(&space, |page| page.write(0, clock.page().as_bytes()))?;
-    let spare = page(&space, |_| {})?;
+    // Zero when the hypervisor started to count.
+    let clock = ReferenceClock::new(TscScale::from_hz(time::tsc_hz()), 0);
+    let hypercall_page = SharedPage::permanent(&space)?;
+    hypercall_page.write(0, &HYPERCALL_CODE);
+    let tsc_page = SharedPage::permanent(&space)?;
+    tsc_page.write(0, clock.page().as_bytes());
+    let spare = SharedPage::permanent(&space)?;
     let vps = boot::try_slice(lp::count() as usize, |index| make_vp(&space, LpIndex(index as u32)))?;
     let pool = PoolId::new(ROOT_POOL).ok_or(MapError::NoMemory)?;
     let root = Root {
@@ -104,13 +111,14 @@ fn make_vp(space: &Space, lp: LpIndex) -> Result<RootVp, MapError> {
     let none = Signal { partition: PartitionId::INVALID, vp: VpIndex(0) };
     let signals = boot::slice(MAX_VPS, |_| none).ok_or(MapError::NoMemory)?;
     let synic = boot::slice(1, |_| Synic::new()).and_then(<[_]>::first_mut).ok_or(MapError::NoMemory)?;
-    let pages = [page(space, |_| {})?, page(space, |_| {})?, page(space, |_| {})?];
+    let page = || SharedPage::permanent(space);
+    let pages = [page()?, page()?, page()?];
     Ok(RootVp {
         lp,
         startup: 0.into(),
         online: false.into(),
         synic: SpinLock::new(RootSynic::new(lp, synic, pages, signals)),
-        assist_page: page(space, |_| {})?,
+        assist_page: page()?,
         assist_enabled: false.into(),
     })
 }

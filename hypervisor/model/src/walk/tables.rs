@@ -29,17 +29,17 @@ pub(super) const EFER_NXE: u64 = 1 << 11;
 /// How often an entry may change between its reading and the setting of its accessed bit.
 const MAX_RACES: u32 = 8;
 
-/// The form of the tables.
+/// The form of the tables. The number is that of their levels.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Format {
     /// Two levels of 4-byte entries.
-    Legacy,
+    Legacy = 2,
     /// Three levels of 8-byte entries, the first of which has 4 entries without rights.
-    Pae,
+    Pae = 3,
     /// Four levels.
-    Long,
+    Long = 4,
     /// Five levels.
-    Long57,
+    Long57 = 5,
 }
 
 impl Format {
@@ -52,15 +52,6 @@ impl Format {
             Some(Self::Pae)
         } else {
             Some(Self::Legacy)
-        }
-    }
-
-    const fn levels(self) -> u8 {
-        match self {
-            Self::Legacy => 2,
-            Self::Pae => 3,
-            Self::Long => 4,
-            Self::Long57 => 5,
         }
     }
 
@@ -110,7 +101,7 @@ impl<'a, M: GuestMemory> Walk<'a, M> {
         self.check_range()?;
         let mut table = self.root();
         let mut rights = Rights::ALL;
-        let mut level = self.format.levels();
+        let mut level = self.format as u8;
         loop {
             let entry;
             (entry, rights) = self.step(level, table, rights)?;

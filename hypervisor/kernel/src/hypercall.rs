@@ -24,7 +24,7 @@ use hal::{
     addr::{Gpa, PAGE_SIZE},
     virt::{R8, RAX, RBX, RCX, RDI, RDX, RSI, Vcpu},
 };
-use model::call::{CallSpec, Plan, resume};
+use model::call::{CallSpec, FAST_BYTES, Plan, resume};
 use tlfs::{CallCode, HvStatus, HypercallInput, HypercallOutput, partition::Privileges};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -198,15 +198,14 @@ pub fn execute<C: Caller>(
     let is_64_bit = caller.vcpu().runs_64_bit_code();
     let gprs = caller.vcpu().gprs();
     let pair = |high, low| gprs[high] << 32 | gprs[low] & u64::from(u32::MAX);
-    let [control, input, output] = match is_64_bit {
+    let [control, addresses @ ..] = match is_64_bit {
         true => [gprs[RCX], gprs[RDX], gprs[R8]],
         false => [pair(RDX, RAX), pair(RBX, RCX), pair(RDI, RSI)],
     };
     let control = HypercallInput::from_bits(control);
-    let (status, done) = match call(caller, buffers, table, control, [input, output]) {
-        Ok(result) => result,
-        Err(Failure::Status(status)) => (status, control.rep_start()),
-        Err(Failure::Unmapped(unmapped)) => return Err(Undone::Unmapped(unmapped)),
+    let (status, done) = match check(caller, table, control, addresses) {
+        Ok((row, plan)) => perform(caller, buffers, &row, plan, addresses).map_err(Undone::Unmapped)?,
+        Err(status) => (status, control.rep_start()),
     };
     if caller.defers(status) {
         return Err(Undone::Deferred);
@@ -227,77 +226,59 @@ pub fn execute<C: Caller>(
     Ok(control.call())
 }
 
-enum Failure {
-    Status(HvStatus),
-    Unmapped(Unmapped),
-}
-
-impl From<HvStatus> for Failure {
-    fn from(status: HvStatus) -> Self {
-        Self::Status(status)
-    }
-}
-
-impl From<Unmapped> for Failure {
-    fn from(unmapped: Unmapped) -> Self {
-        Self::Unmapped(unmapped)
-    }
-}
-
-fn call<C: Caller>(
-    caller: &mut C,
-    buffers: &mut Buffers,
+/// Finds the row of a call, and checks what can be checked before a parameter is read.
+fn check<C: Caller>(
+    caller: &C,
     table: fn(CallCode) -> Option<Row<C>>,
     control: HypercallInput,
     [input, output]: [u64; 2],
-) -> Result<(HvStatus, usize), Failure> {
+) -> Result<(Row<C>, Plan), HvStatus> {
     let row = table(control.call()).ok_or(HvStatus::INVALID_HYPERCALL_CODE)?;
     if !caller.privileges().contains(row.privilege) {
-        return Err(HvStatus::ACCESS_DENIED.into());
+        return Err(HvStatus::ACCESS_DENIED);
     }
     let plan = row.spec.plan(control)?;
-    let (input_bytes, output_bytes) = (plan.input_bytes(), plan.output_bytes());
-    let copy = buffers.input.get_mut(..input_bytes.max(16)).ok_or(HvStatus::INVALID_HYPERCALL_INPUT)?;
+    if !plan.is_fast() {
+        plan.check_addresses(input, output)?;
+        let beyond = |address: u64, bytes: usize| bytes != 0 && address >= GPA_LIMIT;
+        if beyond(input, plan.input_bytes()) || beyond(output, plan.output_bytes()) {
+            return Err(HvStatus::INVALID_ALIGNMENT);
+        }
+    }
+    Ok((row, plan))
+}
+
+/// Copies the parameters in, makes the call, and copies the results out: the fixed output of a call that succeeded, and
+/// the elements that were done. Returns the status, and the repetition that comes next.
+fn perform<C: Caller>(
+    caller: &mut C,
+    buffers: &mut Buffers,
+    row: &Row<C>,
+    plan: Plan,
+    [input, output]: [u64; 2],
+) -> Result<(HvStatus, usize), Unmapped> {
+    let copy = buffers.input.get_mut(..plan.input_bytes().max(FAST_BYTES)).unwrap_or_default();
     if plan.is_fast() {
         for (place, word) in copy.chunks_exact_mut(8).zip([input, output]) {
             place.copy_from_slice(&word.to_le_bytes());
         }
-    } else {
-        plan.check_addresses(input, output)?;
-        let beyond = |address: u64, bytes: usize| bytes != 0 && address >= GPA_LIMIT;
-        if beyond(input, input_bytes) || beyond(output, output_bytes) {
-            return Err(HvStatus::INVALID_ALIGNMENT.into());
-        }
-        if let Some(copy) = copy.get_mut(..input_bytes).filter(|c| !c.is_empty()) {
-            caller.read(Gpa(input), copy)?;
-        }
+    } else if let Some(copy) = copy.get_mut(..plan.input_bytes()).filter(|copy| !copy.is_empty()) {
+        caller.read(Gpa(input), copy)?;
     }
-    let result = buffers.output.get_mut(..output_bytes).unwrap_or_default();
+    let result = buffers.output.get_mut(..plan.output_bytes()).unwrap_or_default();
     result.fill(0);
-    let start = control.rep_start();
+    let start = plan.reps().start;
     let mut call = Call { plan, input: copy, output: result, done: start };
     let status = (row.handler)(caller, &mut call).err().unwrap_or(HvStatus::SUCCESS);
     let done = call.done;
-    copy_out(caller, &plan, &buffers.output, Gpa(output), status, start..done)?;
-    Ok((status, done))
-}
-
-/// Writes the results: the fixed output of a call that succeeded, and the elements that were done.
-fn copy_out<C: Caller>(
-    caller: &mut C,
-    plan: &Plan,
-    buffer: &[u8],
-    output: Gpa,
-    status: HvStatus,
-    done: core::ops::Range<usize>,
-) -> Result<(), Failure> {
     let fixed = if status == HvStatus::SUCCESS { plan.output() } else { 0..0 };
-    let elements = plan.output_element(done.start).start..plan.output_element(done.end).start;
+    let elements = plan.output_element(start).start..plan.output_element(done).start;
     for range in [fixed, elements] {
         let start = range.start as u64;
-        if let Some(bytes) = buffer.get(range).filter(|bytes| !bytes.is_empty()) {
-            caller.write(Gpa(output.0 + start), bytes)?;
+        if let Some(bytes) = buffers.output.get(range).filter(|bytes| !bytes.is_empty()) {
+            // A call with output is not fast, so that its address was checked.
+            caller.write(Gpa(output + start), bytes)?;
         }
     }
-    Ok(())
+    Ok((status, done))
 }

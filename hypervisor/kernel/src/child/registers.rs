@@ -61,7 +61,7 @@ fn place(name: RegisterName) -> Option<Place> {
         N(0x3_0000..=0x3_0019) => Place::Extended,
         N::INTERCEPT_SUSPEND | N::INTERNAL_ACTIVITY_STATE => Place::Execution,
         N(0x1_0002..=0x1_0005) => Place::Execution,
-        N(0x6_0000..=0x6_0007) => Place::Segment(segment_name(number)),
+        N(0x6_0000..=0x6_0007) => Place::Segment(SEGMENTS[number as usize & 7]),
         N::GDTR => Place::Table(SegmentName::Gdtr),
         N::IDTR => Place::Table(SegmentName::Idtr),
         N(0xb_0000..=0xb_0007) => Place::Timer(msr::STIMER0_CONFIG + number),
@@ -69,18 +69,11 @@ fn place(name: RegisterName) -> Option<Place> {
     })
 }
 
-const fn segment_name(number: u32) -> SegmentName {
-    match number {
-        0 => SegmentName::Es,
-        1 => SegmentName::Cs,
-        2 => SegmentName::Ss,
-        3 => SegmentName::Ds,
-        4 => SegmentName::Fs,
-        5 => SegmentName::Gs,
-        6 => SegmentName::Ldtr,
-        _ => SegmentName::Tr,
-    }
-}
+/// The segments in the order of their names and of the register page.
+const SEGMENTS: [SegmentName; 8] = {
+    use SegmentName as S;
+    [S::Es, S::Cs, S::Ss, S::Ds, S::Fs, S::Gs, S::Ldtr, S::Tr]
+};
 
 /// Registers that the processor keeps. The intermediate ones are what the guest wrote before any intercept on it is
 /// resolved; no control register is intercepted, so they are the registers themselves.
@@ -271,8 +264,8 @@ pub(super) fn take_page(vp: &VpRef, ctx: &mut Context, page: &VpRegisterPage) {
         }
     }
     if page.dirty.contains(RegisterClasses::SEGMENT) {
-        for (number, &value) in (0..).zip(&page.segments) {
-            ctx.vcpu.set_segment(segment_name(number), from_segment(value));
+        for (name, &value) in SEGMENTS.into_iter().zip(&page.segments) {
+            ctx.vcpu.set_segment(name, from_segment(value));
         }
     }
 }

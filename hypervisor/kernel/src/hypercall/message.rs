@@ -60,6 +60,5 @@ pub fn signal_direct(_: &mut RootCpu, call: &mut Call) -> Outcome {
         return Err(HvStatus::INVALID_PARAMETER);
     }
     let is_new = vp.signal_event(SintIndex(input.target_sint.into()), input.flag_number)?;
-    call.set_output(&SignalEventDirectOutput { newly_signaled: is_new.into() });
-    Ok(())
+    call.answer(&SignalEventDirectOutput { newly_signaled: is_new.into() })
 }

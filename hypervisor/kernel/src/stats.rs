@@ -1,7 +1,7 @@
 //! Statistics: pages of counters that the root reads when it likes.
 //!
 //! A page is a frame of the root's pool, written when a figure changes and a page is mapped: a child VP's at the end
-//! of each dispatch, the others when a partition or VP comes or goes. A counter that is not kept stays zero. Each
+//! of each dispatch, the others when a partition, a VP or memory comes or goes. A counter that is not kept stays zero. Each
 //! object has one page, its own: a second area for its parent (`StatsArea::PARENT`) would hold the same, and Linux
 //! does without (`Linux drivers/hv/mshv_root_hv_call.c:hv_call_map_stats_page`).
 //!
@@ -11,7 +11,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use hal::{
     lp::{self, LpIndex},
-    mem::{SharedPage, space::MapError},
+    mem::{PoolId, SharedPage, pool, space::MapError},
     sync::SpinLock,
 };
 use tlfs::{
@@ -144,6 +144,19 @@ pub fn publish_census() {
     pages.iter().flatten().for_each(|mapped| fill(mapped.object, &mapped.page));
 }
 
+/// Writes the figures that change as pages are deposited to a partition and withdrawn from it.
+pub fn publish_pages(id: PartitionId, pool: PoolId) {
+    for mapped in PAGES.lock().iter().flatten() {
+        match mapped.object {
+            Object::Hypervisor => put(&mapped.page, HypervisorCounter::TOTAL_PAGES.0, pool::total_pages()),
+            Object::Partition(of) if of == id => {
+                put(&mapped.page, PartitionCounter::DEPOSITED_PAGES.0, pool.get().total_pages());
+            }
+            Object::Partition(_) | Object::Lp(_) | Object::RootVp(_) => {}
+        }
+    }
+}
+
 fn fill(object: Object, page: &SharedPage) {
     let root_vps = root().vps.len() as u64;
     match object {
@@ -151,16 +164,22 @@ fn fill(object: Object, page: &SharedPage) {
             let (children, vps) = partition::census();
             put(page, HypervisorCounter::LOGICAL_PROCESSORS.0, lp::count().into());
             put(page, HypervisorCounter::PARTITIONS.0, children + 1);
+            put(page, HypervisorCounter::TOTAL_PAGES.0, pool::total_pages());
             put(page, HypervisorCounter::VIRTUAL_PROCESSORS.0, vps + root_vps);
         }
         // VP n of the root is pinned to LP n.
         Object::Lp(lp) => put(page, LpCounter::ROOT_VP_INDEX.0, lp.0.into()),
         Object::RootVp(vp) => put(page, VpCounter::IDEAL_CPU.0, vp.0.into()),
         Object::Partition(id) => {
-            let child = || partition::find(id).map_or(0, |partition| partition.vp_count().into());
-            let vps = if id == root::ID { root_vps } else { child() };
+            let child = || {
+                partition::find(id)
+                    .map_or((0, 0), |child| (child.vp_count().into(), child.pool.get().total_pages()))
+            };
+            let (vps, pages) =
+                if id == root::ID { (root_vps, root().pool.get().total_pages()) } else { child() };
             put(page, PartitionCounter::PARTITION_ID.0, id.0);
             put(page, PartitionCounter::VIRTUAL_PROCESSORS.0, vps);
+            put(page, PartitionCounter::DEPOSITED_PAGES.0, pages);
         }
     }
 }

@@ -17,6 +17,9 @@ pub const POOLS: usize = 1024;
 
 static TABLE: [Pool; POOLS] = [const { Pool::new() }; POOLS];
 
+/// [`Pool::total_pages`] of all pools.
+static TOTAL: AtomicU64 = AtomicU64::new(0);
+
 /// The pool has no free frame: the caller's parent has to deposit more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoMemory;
@@ -38,6 +41,11 @@ impl PoolId {
     pub fn get(self) -> &'static Pool {
         &TABLE[usize::from(self.0)]
     }
+}
+
+/// How many frames all pools were given and have not given back.
+pub fn total_pages() -> u64 {
+    TOTAL.load(Ordering::Relaxed)
 }
 
 /// Free frames of one owner, with their count.
@@ -88,6 +96,7 @@ impl Pool {
     /// Takes over a frame that was deposited.
     pub fn deposit(&self, frame: Frame) {
         self.total.fetch_add(1, Ordering::Relaxed);
+        TOTAL.fetch_add(1, Ordering::Relaxed);
         self.put(frame);
     }
 
@@ -98,12 +107,18 @@ impl Pool {
     pub fn withdraw(&self) -> Result<Frame, NoMemory> {
         let frame = self.take()?;
         self.total.fetch_sub(1, Ordering::Relaxed);
+        TOTAL.fetch_sub(1, Ordering::Relaxed);
         Ok(frame)
+    }
+
+    /// How many frames the pool was given and has not given back.
+    pub fn total_pages(&self) -> u64 {
+        self.total.load(Ordering::Relaxed)
     }
 
     /// How many frames are in use.
     pub fn used_pages(&self) -> u64 {
-        self.total.load(Ordering::Relaxed).saturating_sub(self.free_pages())
+        self.total_pages().saturating_sub(self.free_pages())
     }
 
     /// How many frames are free.

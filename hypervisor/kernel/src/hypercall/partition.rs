@@ -81,11 +81,11 @@ fn target(call: &Call) -> Result<partition::PartitionRef, HvStatus> {
     partition::find(input.partition_id)
 }
 
-/// The pool of the partition that a call names, on which `code` may be made.
-pub fn pool_of(id: PartitionId, code: CallCode) -> Result<PoolId, HvStatus> {
+/// The partition that a call names, on which `code` may be made, and its pool.
+pub fn pool_of(id: PartitionId, code: CallCode) -> Result<(PartitionId, PoolId), HvStatus> {
     match id {
-        PartitionId::SELF | root::ID => Ok(root().pool),
-        child => partition::find_for(child, code).map(|partition| partition.pool),
+        PartitionId::SELF | root::ID => Ok((root::ID, root().pool)),
+        child => partition::find_for(child, code).map(|partition| (child, partition.pool)),
     }
 }
 
@@ -95,7 +95,7 @@ pub const DEPOSIT: CallSpec = CallSpec::rep(size_of::<DepositMemoryInput>(), 8, 
 /// Takes pages of the root for a partition. They are out of the root's reach before this returns.
 pub fn deposit(_: &mut RootCpu, call: &mut Call) -> Outcome {
     let input: DepositMemoryInput = call.header()?;
-    let pool = pool_of(input.partition_id, CallCode::DEPOSIT_MEMORY)?;
+    let (id, pool) = pool_of(input.partition_id, CallCode::DEPOSIT_MEMORY)?;
     let mut pages = [Hpa(0); REPS_AT_ONCE];
     let batch = call.batch();
     for (rep, place) in batch.clone().zip(pages.iter_mut()) {
@@ -104,6 +104,7 @@ pub fn deposit(_: &mut RootCpu, call: &mut Call) -> Outcome {
     let pages = pages.get(..batch.len()).unwrap_or_default();
     let (taken, result) = root().space.revoke(pages, |frame| pool.get().deposit(frame));
     call.set_done(batch.start + taken);
+    stats::publish_pages(id, pool);
     result.map_err(map_status)
 }
 
@@ -130,7 +131,13 @@ pub const WITHDRAW: CallSpec = CallSpec::rep(size_of::<WithdrawMemoryInput>(), 0
 /// came before it count.
 pub fn withdraw(_: &mut RootCpu, call: &mut Call) -> Outcome {
     let input: WithdrawMemoryInput = call.header()?;
-    let pool = pool_of(input.partition_id, CallCode::WITHDRAW_MEMORY)?;
+    let (id, pool) = pool_of(input.partition_id, CallCode::WITHDRAW_MEMORY)?;
+    let outcome = withdraw_batch(call, pool);
+    stats::publish_pages(id, pool);
+    outcome
+}
+
+fn withdraw_batch(call: &mut Call, pool: PoolId) -> Outcome {
     for rep in call.batch() {
         let frame = pool.get().withdraw().map_err(|NoMemory| HvStatus::NO_RESOURCES)?;
         let hpa = root().space.restore(frame).map_err(map_status)?;
@@ -146,7 +153,8 @@ pub const BALANCE: CallSpec = CallSpec::simple(size_of::<WithdrawMemoryInput>(),
 /// Tells how many pages of a pool are free, and how many in use.
 pub fn balance(_: &mut RootCpu, call: &mut Call) -> Outcome {
     let input: WithdrawMemoryInput = call.header()?;
-    let pool = pool_of(input.partition_id, CallCode::GET_MEMORY_BALANCE)?.get();
+    let (_, pool) = pool_of(input.partition_id, CallCode::GET_MEMORY_BALANCE)?;
+    let pool = pool.get();
     call.answer(&GetMemoryBalanceOutput {
         pages_available: pool.free_pages(),
         pages_in_use: pool.used_pages(),

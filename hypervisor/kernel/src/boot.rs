@@ -53,8 +53,14 @@ fn refuse<T>(lack: Unsupported) -> T {
                 "this processor has no SVM, or the firmware disabled it: enable SVM, or with QEMU use -cpu EPYC-v4"
             )
         }
-        Unsupported::NoNestedPaging => format_args!("this processor has no nested paging, which is needed"),
-        Unsupported::NoXsave => format_args!("this processor has no XSAVE, which is needed"),
+        Unsupported::NoNestedPaging => {
+            format_args!(
+                "this processor has no nested paging: use one that has it, or with QEMU -cpu EPYC-v4"
+            )
+        }
+        Unsupported::NoXsave => {
+            format_args!("this processor has no XSAVE: use one that has it, or with QEMU -cpu EPYC-v4")
+        }
         Unsupported::NoMemory => format_args!("too little memory for the hypervisor: add memory"),
     })
 }

@@ -85,9 +85,14 @@ impl fmt::Display for CannotBoot {
             Self::Loader(error) => write!(f, "the loader's information is of no use ({error:?})"),
             Self::Acpi(error) => write!(f, "the firmware's ACPI tables are of no use ({error:?})"),
             Self::NoMadt => write!(f, "the firmware's ACPI tables do not list the processors"),
-            Self::NoX2Apic => write!(f, "this processor has no x2APIC, which is needed"),
+            Self::NoX2Apic => {
+                write!(
+                    f,
+                    "this processor has no x2APIC, or the firmware disabled it: enable x2APIC, or with QEMU add +x2apic to -cpu"
+                )
+            }
             Self::Memory(TooLittleMemory(bytes)) => {
-                write!(f, "no {} MiB of memory are free in one piece below 4 GiB", bytes >> 20)
+                write!(f, "no {} MiB of memory are free in one piece below 4 GiB: add memory", bytes >> 20)
             }
         }
     }

@@ -111,6 +111,17 @@ pub(crate) fn signals() -> Result<PathBuf> {
     })
 }
 
+/// Builds the benchmark program, as static as what runs in the root.
+///
+/// # Errors
+/// The build fails.
+pub(crate) fn bench() -> Result<PathBuf> {
+    let mut build = command();
+    build.args(["build", "--quiet", "--release", "--package", "bench"]);
+    tools::shown_to_user(link_statically(&mut build)).context("the benchmark program does not build")?;
+    built(STACK_TARGET, "release", "bench")
+}
+
 /// A copy of one of the stack's binaries without what only a debugger reads: the root's initramfs is four times
 /// smaller so, and every boot has to copy it.
 fn stripped(binary: &str) -> Result<PathBuf> {

@@ -4,11 +4,12 @@
 //! and switches the machine off. `bench.only=NAME,NAME` on the kernel's command line chooses workloads, and
 //! `bench.batch=MS` how long one batch takes (default: 60).
 //!
-//! Elsewhere it is called with an argument: `mark begin|end REGION` marks a region for the counting plugin;
-//! `exit` and `echo PROCESSOR` are what it starts itself.
+//! Elsewhere it is called with an argument: `mark begin|end REGION` marks a region for the counting plugin; `stress
+//! SECONDS` works all processors hard; `exit` and `echo PROCESSOR` are what it starts itself.
 
 mod measure;
 mod raw;
+mod stress;
 mod work;
 
 use std::process::ExitCode;
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
         ["exit"] => Ok(()),
         ["echo", processor] => echo(processor),
         ["mark", edge, region] => mark(edge, region),
+        ["stress", seconds] => seconds.parse().context("the seconds are a number").and_then(stress::run),
         _ if std::process::id() == 1 => init(),
         _ => Err(anyhow::anyhow!(
             "this program is the first process of a machine, or is told `mark EDGE REGION`"

@@ -16,7 +16,7 @@ use crate::initramfs::Image;
 use crate::kernel::Source;
 use crate::machine::{CPU, QEMU};
 use crate::options::{ChildOptions, RootOptions};
-use crate::{bundle, cargo, progress, run, scenario, tools};
+use crate::{bundle, cargo, progress, run, scenario};
 
 /// How long a machine may be silent: the longest is the start of a child under the plugin.
 const STALL: Duration = Duration::from_secs(240);
@@ -93,7 +93,7 @@ impl Parts {
     /// # Errors
     /// Something cannot be built or fetched.
     pub(super) fn gather(folder: &Path, cpus: u32, only: &[String], child: bool) -> Result<Self> {
-        let program = build()?;
+        let program = cargo::bench()?;
         let initramfs = pack(&program)?;
         let mut cmdline = WORDS.to_string();
         if !only.is_empty() {
@@ -168,17 +168,6 @@ impl Parts {
         command.arg("-kernel").arg(kernel).arg("-initrd").arg(initrd).args(["-append", words]);
         Ok(command)
     }
-}
-
-/// Builds the benchmark program, as static as what runs in the root.
-fn build() -> Result<PathBuf> {
-    let mut command = cargo::command();
-    command.args(["build", "--quiet", "--release", "--package", "bench"]);
-    tools::shown_to_user(cargo::link_statically(&mut command))
-        .context("the benchmark program does not build")?;
-    let path = tools::target_dir().join("x86_64-unknown-linux-gnu/release/bench");
-    ensure!(path.is_file(), "the build left no {}", path.display());
-    Ok(path)
 }
 
 /// The file system in which the benchmark program is the first process, and all there is.

@@ -21,16 +21,25 @@ pub(crate) struct StockKernel {
     pub(crate) modules: Option<PathBuf>,
 }
 
-/// The newest Debian cloud kernel of a series, such as `7`, `6.12` or `6.1`.
+/// Checks that a word can be a series; whether Debian has it, only [`stock`] finds out.
 ///
 /// # Errors
-/// The series is none of Debian's, or its package cannot be fetched.
-pub(crate) fn stock(series: &str) -> Result<StockKernel> {
+/// It cannot, and is no file either.
+pub(crate) fn check_series(series: &str) -> Result<()> {
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     ensure!(
         series.split('.').all(digits),
         "there is no kernel `{series}`: name a bzImage, or a series such as 7.3, 6.12 or 6.1"
     );
+    Ok(())
+}
+
+/// The newest Debian cloud kernel of a series, such as `7`, `6.12` or `6.1`.
+///
+/// # Errors
+/// The series is none of Debian's, or its package cannot be fetched.
+pub(crate) fn stock(series: &str) -> Result<StockKernel> {
+    check_series(series)?;
     let (apt, image) = find(series)?;
     let key = Key::new().with(&image.package).with(&image.version);
     let folder = cache::artefact("child-kernel", &image.package, &key, |folder| {

@@ -84,6 +84,13 @@ pub(crate) fn check_parts(root: &RootOptions, child: &ChildOptions) -> Result<()
     for overlay in &root.overlays {
         ensure!(overlay.is_dir(), "--overlay: there is no folder `{}`", overlay.display());
     }
+    let child_kernel = Path::new(&child.child_kernel);
+    if child_kernel.is_file() {
+        check_kernel(child_kernel)
+    } else {
+        child::check_series(&child.child_kernel)
+    }
+    .context("--child-kernel")?;
     if let Some(initramfs) = &child.child_initramfs {
         ensure!(initramfs.is_file(), "--child-initramfs: there is no file `{}`", initramfs.display());
     }
@@ -101,7 +108,9 @@ pub(crate) fn check_parts(root: &RootOptions, child: &ChildOptions) -> Result<()
 /// # Errors
 /// It is missing, too short, or something else.
 pub(crate) fn check_kernel(path: &Path) -> Result<()> {
-    let image = fs::read(path).with_context(|| format!("cannot read the kernel {}", path.display()))?;
+    let image = fs::read(path).with_context(|| {
+        format!("cannot read {}: a Linux kernel (a bzImage, vmlinuz) is needed", path.display())
+    })?;
     let mark = image.get(0x1fe..0x200) == Some(&[0x55, 0xaa]) && image.get(0x202..0x206) == Some(b"HdrS");
     ensure!(mark, "{} is no Linux kernel: a bzImage (vmlinuz) is needed", path.display());
     // For the sake of the oldest kernels, no set-up sectors means four.
@@ -109,7 +118,12 @@ pub(crate) fn check_kernel(path: &Path) -> Result<()> {
     let paragraphs =
         image.get(0x1f4..0x1f8).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes);
     let whole = (sectors + 1) * 512 + paragraphs as usize * 16;
-    ensure!(image.len() >= whole, "{} is cut off: it has {} of {whole} bytes", path.display(), image.len());
+    ensure!(
+        image.len() >= whole,
+        "{} is cut off: it has {} of {whole} bytes; copy it again",
+        path.display(),
+        image.len()
+    );
     Ok(())
 }
 
@@ -293,7 +307,10 @@ impl Outcome {
     /// What went wrong first.
     pub(crate) fn verdict(&self, expected: &[&str]) -> Result<()> {
         if let Some(fault) = &self.fault {
-            bail!("{fault}");
+            match fault.split_once("cannot start: ") {
+                Some((_, reason)) => bail!("the hypervisor cannot start: {reason}"),
+                None => bail!("{fault}"),
+            }
         }
         if let Some(failure) = scenario::failure(&self.results) {
             bail!("{failure}");

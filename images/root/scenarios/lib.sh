@@ -58,16 +58,30 @@ wait_child() {
         console "$1" | tail -n 20
         tail -n 10 /var/log/bulkheadd.log
         bulkhead list
-        fail "$3" "the child has not reported within $2 s; its console's end and the daemon's log are above"
+        fail "$3" "the child has not reported ($(state "$1"), at most $2 s); its console's end and the daemon's log are above"
         return 1
     fi
 }
 
-# child NAME VPS MODE [SUFFIX]: creates and starts a child that reports and then does what MODE says.
+# child NAME VPS MODE [SUFFIX [OPTION...]]: creates and starts a child that reports and then does what MODE says.
 child() {
     images=/var/lib/bulkhead/images
-    bulkhead create "$1" --vps "$2" --memory 384 --kernel "$images/vmlinuz$4" --initramfs "$images/initramfs$4" \
-        --cmdline "console=ttyS0 panic=-1 bulkhead.child=$3" && bulkhead start "$1"
+    name=$1 vps=$2 mode=$3 suffix=$4
+    shift $(($# > 4 ? 4 : $#))
+    bulkhead create "$name" --vps "$vps" --memory 384 --kernel "$images/vmlinuz$suffix" \
+        --initramfs "$images/initramfs$suffix" --cmdline "console=ttyS0 panic=-1 bulkhead.child=$mode" "$@" &&
+        bulkhead start "$name"
+}
+
+# guest NAME VPS CASE: creates and starts the test guest.
+guest() {
+    bulkhead create "$1" --vps "$2" --memory 48 --kernel /usr/lib/bulkhead/tests/guest --cmdline "case=$3 vps=$2" &&
+        bulkhead start "$1"
+}
+
+# says NAME TEXT RESULT: ok if the child NAME has written the text.
+says() {
+    if child_says "$1" "$2"; then ok "$3"; else fail "$3" "the child $1 has not said: $2"; fi
 }
 
 # state NAME: the state that `bulkhead list` shows for the child.
@@ -75,6 +89,16 @@ state() { bulkhead list | awk -v name="$1" '$1 == name { print $2 }'; }
 
 # has_state NAME STATE
 has_state() { [ "$(state "$1")" = "$2" ]; }
+
+# ended NAME: whether the child does not run any more.
+ended() { case "$(state "$1")" in stopped | failed) true ;; *) false ;; esac; }
+
+# hypervisor COUNTER: a figure of the hypervisor about itself, such as HvPartitions; HvTotalPages are those that were
+# deposited and not withdrawn, and those it has from the start.
+hypervisor() { sed -n "s/^$1 *: *//p" /sys/kernel/debug/mshv/stats; }
+
+# has COUNTER VALUE
+has() { [ "$(hypervisor "$1")" = "$2" ]; }
 
 # free_memory: the root's free memory in MiB, with what caches hold given back first.
 free_memory() {

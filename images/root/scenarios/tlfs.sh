@@ -4,19 +4,10 @@
 # kernel's command line chooses cases, `bulkhead.rounds=N` runs them N times.
 . /etc/bulkhead/scenarios/lib.sh
 
-guest=/usr/lib/bulkhead/tests/guest
 exceptions=/etc/bulkhead/tlfs.exceptions
 parameter() { tr ' ' '\n' </proc/cmdline | sed -n "s/^bulkhead\.$1=//p" | tail -n 1; }
 chosen=$(parameter cases | tr ',' ' ')
 rounds=$(parameter rounds)
-
-# boot NAME VPS CASE: starts the guest.
-boot() {
-    bulkhead create "$1" --vps "$2" --memory 48 --kernel $guest --cmdline "case=$3 vps=$2" && bulkhead start "$1"
-}
-
-# ended NAME: whether the child does not run any more.
-ended() { case "$(state "$1")" in stopped | failed) true ;; *) false ;; esac; }
 
 # said NAME CASE: what the guest said of the case, without its name.
 said() { console "$1" 2>/dev/null | sed -n "s/^CASE $2: //p; s/^CASE guest: //p" | tail -n 1; }
@@ -53,7 +44,7 @@ hangs() {
     fi
 }
 
-boot list 1 list || { fail tlfs "the guest does not start"; exit; }
+guest list 1 list || { fail tlfs "the guest does not start"; exit; }
 wait_for 60 ended list
 console list | sed -n 's/^LIST //p' >/tmp/cases
 bulkhead destroy list
@@ -73,7 +64,7 @@ run() {
         echo "tlfs/$1 is excepted: $reason"
         return
     fi
-    if said=$(boot tlfs "$2" "$1" 2>&1); then
+    if said=$(guest tlfs "$2" "$1" 2>&1); then
         case $3 in
             report) reports tlfs "$1" ;;
             fault) faults tlfs "$1" ;;
@@ -85,7 +76,7 @@ run() {
     bulkhead destroy tlfs >/dev/null 2>&1
 }
 
-check tlfs-neighbour-start boot neighbour 2 neighbour
+check tlfs-neighbour-start guest neighbour 2 neighbour
 for round in $(seq "${rounds:-1}"); do
     while read -r case vps kind what; do
         [ "$case" != neighbour ] || continue

@@ -38,18 +38,6 @@ const SIGNALS: &[&str] = &[
     "signals",
 ];
 
-/// What `child.sh` says `ok` to.
-const CHILD: &[&str] = &[
-    "child-start",
-    "child-report",
-    "child-processors",
-    "child-hypervisor",
-    "child-off",
-    "child-destroy",
-    "child-memory",
-    "hypervisor-log",
-];
-
 /// A visit to the root's shell and to the child's, as `cargo xtask run` offers it on a terminal. A command line is
 /// echoed before it runs, so that what is awaited must not be part of what was typed.
 const VISIT: &[(&str, &str)] = &[
@@ -70,7 +58,7 @@ const VISIT: &[(&str, &str)] = &[
 ];
 
 /// All boots, in the order they are run: what the later ones rest on comes first.
-pub(super) const TABLE: [Test; 18] = [
+pub(super) const TABLE: [Test; 23] = [
     boot("cpus-1", "the root runs on 1 processor: work, timer interrupts, clocks, no complaints", machine(1)),
     boot("cpus-2", "the root runs on 2 processors", machine(2)),
     boot("cpus-4", "the root runs on 4 processors", machine(4)),
@@ -120,13 +108,84 @@ pub(super) const TABLE: [Test; 18] = [
     ),
     boot(
         "child",
-        "a stock Debian kernel boots as a child with 4 VPs, reports, goes off and gives its memory back",
-        Boot { scenario: "child", expected: CHILD, needs_stack: true, ..Boot::USUAL },
+        "a stock Debian kernel with 4 VPs finds the interface and uses it, goes off and gives its memory back",
+        Boot {
+            scenario: "child",
+            expected: &["child-4", "child-interrupts-4", "child-memory", "hypervisor-log"],
+            settings: "TEST_VPS=4",
+            needs_stack: true,
+            ..Boot::USUAL
+        },
+    ),
+    boot(
+        "child-vps",
+        "the same with 1, 2 and 8 VPs on 4 processors",
+        Boot {
+            scenario: "child",
+            expected: &["child-1", "child-2", "child-8", "child-interrupts-8", "child-memory"],
+            settings: "TEST_VPS='1 2 8'",
+            needs_stack: true,
+            limit: 600,
+            ..Boot::USUAL
+        },
     ),
     boot(
         "child-1",
-        "the same on a machine with 1 processor",
-        Boot { scenario: "child", expected: CHILD, cpus: 1, needs_stack: true, ..Boot::USUAL },
+        "the same with 1 and 2 VPs on a machine with 1 processor",
+        Boot {
+            scenario: "child",
+            expected: &["child-1", "child-2", "child-interrupts-2", "child-memory"],
+            settings: "TEST_VPS='1 2'",
+            cpus: 1,
+            needs_stack: true,
+            limit: 600,
+            ..Boot::USUAL
+        },
+    ),
+    boot(
+        "hidden",
+        "a child with 4 VPs from which the hypervisor is hidden runs as on a bare machine",
+        Boot {
+            scenario: "hidden",
+            expected: &[
+                "hidden-report",
+                "hidden-work",
+                "hidden-hypervisor",
+                "hidden-interrupts",
+                "hidden-off",
+            ],
+            needs_stack: true,
+            ..Boot::USUAL
+        },
+    ),
+    boot(
+        "stress",
+        "all VPs of a child work hard for two minutes, find nothing wrong, and the child answers afterwards",
+        Boot {
+            scenario: "stress",
+            expected: &["stress", "stress-timers", "stress-wakeups", "stress-answer", "stress-idle-answer"],
+            settings: "TEST_SECONDS=120",
+            needs_stack: true,
+            program: Some(Program::Bench),
+            limit: 900,
+            ..Boot::USUAL
+        },
+    ),
+    boot(
+        "refusals",
+        "`bulkhead` refuses what cannot be done in one line that names the thing and what to do",
+        Boot { scenario: "refusals", expected: &["refusals"], needs_stack: true, ..Boot::USUAL },
+    ),
+    boot(
+        "killed",
+        "a worker that is killed leaves nothing behind, and neither does the daemon",
+        Boot {
+            scenario: "killed",
+            expected: &["killed-pages", "killed-again", "killed-all-pages", "killed-new", "killed-memory"],
+            needs_stack: true,
+            program: Some(Program::Guest),
+            ..Boot::USUAL
+        },
     ),
     boot(
         "tlfs",
@@ -155,11 +214,12 @@ pub(super) const TABLE: [Test; 18] = [
     ),
     boot(
         "cycles",
-        "ten children are created, started and destroyed, and nothing of them stays behind",
+        "200 children come and go at every moment of their lives, and every deposited page comes back",
         Boot {
             scenario: "cycles",
-            expected: &["cycles", "cycles-memory", "cycles-workers"],
+            expected: &["cycles", "cycles-deposits", "cycles-pages", "cycles-memory", "cycles-workers"],
             needs_stack: true,
+            program: Some(Program::Guest),
             limit: 900,
             ..Boot::USUAL
         },

@@ -21,6 +21,7 @@ const RULES: [Rule; 12] = [
     Rule { name: "hal", own: &[], foreign: Some(&["bitfield-struct", "zerocopy"]) },
     Rule { name: "model", own: &["tlfs"], foreign: Some(&["bitfield-struct", "zerocopy"]) },
     Rule { name: "kernel", own: &["hal", "model", "tlfs"], foreign: Some(&["zerocopy"]) },
+    Rule { name: "vmbus", own: &[], foreign: None },
     Rule { name: "control", own: &[], foreign: None },
     Rule { name: "cli", own: &["control", "tlfs"], foreign: None },
     Rule { name: "manager", own: &["control"], foreign: None },

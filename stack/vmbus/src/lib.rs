@@ -1,7 +1,11 @@
 //! The host side of VMBus, the channel bus between a partition and the root's device back ends.
 //!
-//! [`ring`] is the data plane: the two rings of a channel in guest memory, their packets, and the rules of when a
-//! side must be signalled. It does no I/O.
+//! Two halves, neither of which does any I/O:
+//!
+//! * [`server`] is the control plane: versions, offers, GPADLs, opening and closing. It takes the messages that
+//!   the guest posts and speaks to the world through one trait, [`server::Host`].
+//! * [`ring`] is the data plane: the two rings of a channel in guest memory, their packets, and the rules of
+//!   when a side must be signalled.
 //!
 //! The guest's memory is reached through [`memory::Memory`] alone: bounds-checked copies and atomics, never a
 //! reference. Whatever the guest writes is taken once, checked, and then used; a guest that breaks the
@@ -16,6 +20,7 @@ pub mod memory;
 pub mod protocol;
 pub mod ranges;
 pub mod ring;
+pub mod server;
 
 /// The unit of all page counts and page frame numbers of this protocol, in bytes, whatever the guest's own page
 /// size is (`HV_HYP_PAGE_SIZE`).

@@ -33,7 +33,7 @@
 //!
 //! **Trust.** This side's own index of each ring lives in this process; the copy in the header is for the guest
 //! to read. The other side's index is checked each time. What is wrong is a [`RingError`], after which
-//! the channel is to be closed and withdrawn: its rings say nothing reliable any more. One call reads at most one packet, so a guest that sends for ever cannot hold the caller.
+//! the channel is to be withdrawn ([`crate::server::Server::revoke`]): its rings say nothing reliable any more. One call reads at most one packet, so a guest that sends for ever cannot hold the caller.
 
 mod packet;
 mod pages;

@@ -1,9 +1,6 @@
 //! The rings against the guest's side of them.
 
-#[path = "fake/ring.rs"]
-mod fake;
-
-use fake::{COMPLETION, GPA_DIRECT, GuestRing, INBAND, PAGE, gpa_direct, packet};
+use crate::guest_ring::{COMPLETION, GPA_DIRECT, GuestRing, INBAND, PAGE, gpa_direct, packet};
 use proptest::{collection::vec, prelude::*};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 use vmbus::{

@@ -1,9 +1,6 @@
 //! The control plane, message by message.
 
-#[path = "fake/bus.rs"]
-mod fake;
-
-use fake::{Bus, Wish, offer};
+use crate::bus::{Bus, Wish, offer};
 use vmbus::{
     guid::Guid,
     protocol::{Version, feature, kind, message},

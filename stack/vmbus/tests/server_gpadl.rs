@@ -1,9 +1,6 @@
 //! The control plane: memory that a guest lends.
 
-#[path = "fake/bus.rs"]
-mod fake;
-
-use fake::{Bus, Wish};
+use crate::bus::{Bus, Wish};
 use vmbus::{
     protocol::{Version, kind},
     ranges::BadRange,

@@ -1,9 +1,6 @@
 //! The control plane under guests that do anything, and devices that answer in any order.
 
-#[path = "fake/bus.rs"]
-mod fake;
-
-use fake::{Bus, Wish, offer};
+use crate::bus::{Bus, Wish, offer};
 use proptest::{collection::vec, prelude::*};
 use vmbus::{
     protocol::Version,
@@ -64,7 +61,7 @@ fn perform(bus: &mut Bus, step: Step) {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// The host in `fake/bus.rs` checks each promise about opening, closing and memory on the way.
+    /// The host in `bus.rs` checks each promise about opening, closing and memory on the way.
     #[test]
     fn whatever_happens_all_memory_comes_back_in_the_end(steps in vec(step(), 0..120)) {
         let mut bus = Bus::connected(Version::V6_0);

@@ -92,7 +92,6 @@ pub struct Bus {
     pub world: World,
 }
 
-#[allow(dead_code, reason = "each test crate uses its part")]
 impl Bus {
     pub const VPS: u32 = 4;
 

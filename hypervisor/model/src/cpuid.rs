@@ -287,7 +287,7 @@ mod tests {
         let seen = of_root(0x4000_00f0);
         assert_eq!(seen.eax.to_le_bytes(), *b"BkHd");
         assert_eq!((seen.ebx, seen.ecx, seen.edx), (3, 0, 0x1_0000));
-        assert_eq!(Profile::child(SyntheticFeatures(u64::MAX), true).leaf(0x4000_00f0), NONE);
+        assert_eq!(Profile::child(SyntheticFeatures(u64::MAX)).leaf(0x4000_00f0), NONE);
     }
 
     #[test]

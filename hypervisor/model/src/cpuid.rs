@@ -207,8 +207,22 @@ impl Profile {
                 eax: HardwareFeatures::MSR_BITMAPS.with(HardwareFeatures::SECOND_LEVEL_ADDRESS_TRANSLATION).0,
                 ..NONE
             },
+            leaf::EXTENSIONS => self.extensions(),
             leaf::STACK_PROPERTIES => CpuidResult { eax: self.stack.0, ..NONE },
             _ => NONE,
+        }
+    }
+
+    /// For whoever makes virtual machines (docs/adr/0010).
+    const fn extensions(&self) -> CpuidResult {
+        if !self.privileges.contains(Privileges::CREATE_PARTITIONS) {
+            return NONE;
+        }
+        CpuidResult {
+            eax: leaf::EXTENSIONS_SIGNATURE,
+            ebx: Extensions::NAMED.0,
+            ecx: EVENT_DOORBELLS as u32,
+            edx: (EVENT_DOORBELLS >> 32) as u32,
         }
     }
 }
@@ -222,10 +236,6 @@ pub fn root(
     subleaf: u32,
     host: impl FnOnce(u32, u32) -> CpuidResult,
 ) -> CpuidResult {
-    if leaf == leaf::EXTENSIONS {
-        let (eax, base) = (leaf::EXTENSIONS_SIGNATURE, EVENT_DOORBELLS);
-        return CpuidResult { eax, ebx: Extensions::NAMED.0, ecx: base as u32, edx: (base >> 32) as u32 };
-    }
     if HYPERVISOR_LEAVES.contains(&leaf) {
         return profile.leaf(leaf);
     }

@@ -8,7 +8,8 @@
 //! ([`Queue::is_idle`]); then the queue is dropped, and the guest's memory is its own.
 //!
 //! What the guest can make a queue keep is bounded: [`MAX_JOBS`] requests under way, and as many answers that did not
-//! fit into the ring; while there is one of those, no request is taken.
+//! fit into the ring; while there is one of those, no request is taken. The guest signals when there is room again, as
+//! each does that sets the feature bit of its ring ([`vmbus::ring`]).
 
 mod job;
 

@@ -86,7 +86,7 @@ impl Version {
     pub const V6_0: Self = Self(0x6_0000);
 
     /// All that are spoken. Linux asks for the newest that it knows and then for older ones
-    /// (`drivers/hv/connection.c: vmbus_versions`).
+    /// (`drivers/hv/connection.c: vmbus_versions`): 6.1 from 5.3 to 2.4, 7.3 from 6.0 to 4.0.
     pub const SUPPORTED: [Self; 8] =
         [Self::V3_0, Self::V4_0, Self::V4_1, Self::V5_0, Self::V5_1, Self::V5_2, Self::V5_3, Self::V6_0];
 

@@ -70,9 +70,28 @@ fn split_identifier(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len()))
 }
 
+/// The declaration of a C header that begins with this line, up to the line that closes its brace.
+///
+/// # Panics
+/// If there is none.
+#[must_use]
+pub fn declaration(header: &str, first_line: &str) -> String {
+    let mut lines = header.lines().skip_while(|line| *line != first_line);
+    let mut text = String::new();
+    for line in &mut lines {
+        text.push_str(line);
+        text.push('\n');
+        if line.starts_with('}') {
+            return text;
+        }
+    }
+    panic!("the header has no `{first_line}`");
+}
+
 /// A list of C expressions and the values that we hold them to have.
 #[derive(Default)]
 pub struct Comparison {
+    declarations: String,
     expected: Vec<(String, u64)>,
 }
 
@@ -81,6 +100,12 @@ impl Comparison {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty list of expressions that may use these declarations too.
+    #[must_use]
+    pub fn over(declarations: String) -> Self {
+        Self { declarations, ..Self::default() }
     }
 
     /// Expects the integer expression to have the value.
@@ -113,12 +138,13 @@ impl Comparison {
     /// # Panics
     /// If an expression does not compile or has another value; the message lists every difference.
     pub fn run(self) {
-        let theirs = evaluate(self.expected.iter().map(|(expression, _)| expression.as_str()));
+        let expressions = self.expected.iter().map(|(expression, _)| expression.as_str());
+        let theirs = evaluate(&self.declarations, expressions);
         assert_eq!(theirs.len(), self.expected.len(), "the C program answered in part");
         let mut differences = String::new();
         for ((expression, ours), theirs) in self.expected.iter().zip(theirs) {
             if *ours != theirs {
-                let _ = writeln!(differences, "{expression}: Linux has {theirs:#x}, tlfs has {ours:#x}");
+                let _ = writeln!(differences, "{expression}: Linux has {theirs:#x}, we have {ours:#x}");
             }
         }
         assert!(differences.is_empty(), "differences:\n{differences}");
@@ -142,12 +168,13 @@ const PRELUDE: &str = r"
     ((index) < sizeof(table) / sizeof(*(table)) && (table)[index] ? (table)[index] : (char *)0)
 ";
 
-fn evaluate<'a>(expressions: impl Iterator<Item = &'a str>) -> Vec<u64> {
+fn evaluate<'a>(declarations: &str, expressions: impl Iterator<Item = &'a str>) -> Vec<u64> {
     let source = linux_source();
     let mut program = PRELUDE.to_owned();
     for header in ["include/hyperv/hvhdk.h", "include/hyperv/hvgdk.h", "drivers/hv/mshv_debugfs_counters.c"] {
         let _ = writeln!(program, "#include \"{}\"", source.join(header).display());
     }
+    program.push_str(declarations);
     program.push_str("int main(void)\n{\n");
     for expression in expressions {
         let _ = writeln!(program, "printf(\"%llu\\n\", (unsigned long long)({expression}));");
@@ -187,7 +214,7 @@ fn compile_and_run(program: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::defined_names;
+    use super::{declaration, defined_names};
 
     #[test]
     fn names_are_those_of_valued_macros_and_enumerators() {
@@ -199,5 +226,14 @@ mod tests {
             u32 x; /* HV_COMMENT = 3 */\n";
         assert_eq!(Vec::from_iter(defined_names(header, "HV_")), ["HV_ONE", "HV_TWO"]);
         assert!(defined_names(header, "OTHER_").is_empty());
+    }
+
+    #[test]
+    fn a_declaration_ends_with_its_brace() {
+        let header = "struct a {\n\tu8 x;\n};\nstruct b {\n\tstruct {\n\t\tu8 y;\n\t};\n} __packed;\nu8 z;\n";
+        assert_eq!(
+            declaration(header, "struct b {"),
+            "struct b {\n\tstruct {\n\t\tu8 y;\n\t};\n} __packed;\n"
+        );
     }
 }

@@ -229,13 +229,6 @@ impl Lapic {
         if self.next == 0 { None } else { Some(self.next) }
     }
 
-    /// The vector that the processor may deliver as soon as CR8 allows it: the highest requested one, if its class is
-    /// above the one in service and the APIC is enabled.
-    #[inline]
-    pub fn offer(&self) -> Option<u8> {
-        (self.top_irr >> 4 > self.top_isr >> 4 && self.enabled()).then_some(self.top_irr)
-    }
-
     /// `vector` was acknowledged, and the processor did not deliver it: it is requested again.
     pub fn take_back(&mut self, vector: u8) {
         self.isr.remove(vector);

@@ -10,6 +10,8 @@ use crate::{progress, tools};
 
 /// Most code lines of the hypervisor: what a person can read in a few days.
 const HYPERVISOR_LINES: usize = 14_000;
+/// Lines beyond that which are there already and must go (docs/adr/0012-size-debt.md). This number only ever falls.
+const DEBT: usize = 1_000;
 /// A file has fewer lines than this, whatever they hold.
 const FILE_LINES: usize = 600;
 
@@ -33,9 +35,15 @@ pub(super) fn check() -> Result<()> {
         total += lines;
     }
     progress::say(format_args!("  hypervisor: {total} of at most {HYPERVISOR_LINES} code lines"));
+    let over = total.saturating_sub(HYPERVISOR_LINES);
+    if over > 0 {
+        progress::say(format_args!(
+            "  hypervisor: {over} lines too many, of a debt of {DEBT} (docs/adr/0012-size-debt.md)"
+        ));
+    }
     ensure!(
-        total <= HYPERVISOR_LINES,
-        "the hypervisor has {total} code lines, {HYPERVISOR_LINES} are allowed"
+        over <= DEBT,
+        "the hypervisor has {total} code lines: {HYPERVISOR_LINES} are allowed, and a debt of {DEBT}"
     );
     ensure!(long.is_empty(), "files of {FILE_LINES} lines or more: {}", long.join(", "));
     Ok(())
@@ -53,15 +61,16 @@ fn code_lines(folder: &Path) -> Result<usize> {
     Ok(total)
 }
 
-/// The code lines of one file. Tests stand in a module at its end, so counting ends there.
+/// The code lines of one file. Tests stand in a module at its end, so counting ends there; where they stand in a file of
+/// their own, only the two lines that name it are theirs.
 fn count(text: &str) -> usize {
     let lines = source::code(text);
     let trimmed: Vec<&str> = lines.iter().map(|line| line.trim()).collect();
-    let tests =
-        trimmed.windows(2).position(|pair| pair[0] == "#[cfg(test)]" && pair[1].starts_with("mod tests"));
-    let own = tests.map_or(trimmed.as_slice(), |at| &trimmed[..at]);
+    let begins = |body: &str| trimmed.windows(2).position(|pair| pair == ["#[cfg(test)]", body]);
+    let own = begins("mod tests {").map_or(trimmed.as_slice(), |at| &trimmed[..at]);
+    let named = if begins("mod tests;").is_some() { 2 } else { 0 };
     // A `#` begins a comment in assembly and an attribute in Rust, where it is followed by a bracket.
-    own.iter().filter(|line| !line.is_empty() && !line.starts_with("# ")).count()
+    own.iter().filter(|line| !line.is_empty() && !line.starts_with("# ")).count() - named
 }
 
 #[cfg(test)]
@@ -74,6 +83,7 @@ mod tests {
             count("//! Doc.\n\nfn f() {\n    // Why.\n    g();\n}\n\n#[cfg(test)]\nmod tests {\n    x\n}\n"),
             3
         );
+        assert_eq!(count("#[cfg(test)]\nmod tests;\n\nfn f() {\n    g();\n}\n"), 3);
         assert_eq!(count("# remark\nmov rax, rbx // why\n/* more\n */\nret\n"), 2);
     }
 }

@@ -60,8 +60,8 @@ impl LpState {
 static ASIDS: AtomicU32 = AtomicU32::new(0);
 static HAS_NEXT_RIP: AtomicU32 = AtomicU32::new(0);
 static HAS_PAUSE_FILTER: AtomicU32 = AtomicU32::new(0);
-/// A switch may have lost the mark of a pending interrupt.
-static LOSES_INTERRUPTS: AtomicBool = AtomicBool::new(false);
+/// QEMU's emulation: docs/adr/0011 has what is wrong with its interrupts.
+static HAS_RACES: AtomicBool = AtomicBool::new(false);
 
 fn cpu_asids() -> u32 {
     ASIDS.load(Ordering::Relaxed)
@@ -82,7 +82,7 @@ pub(super) fn enable(lp: &LpState) -> Result<(), Unsupported> {
     ASIDS.store(features.ebx, Ordering::Relaxed);
     HAS_NEXT_RIP.store(features.edx & 1 << 3, Ordering::Relaxed);
     HAS_PAUSE_FILTER.store(features.edx & 1 << 10, Ordering::Relaxed);
-    LOSES_INTERRUPTS.store(cpu::is_emulated(), Ordering::Relaxed);
+    HAS_RACES.store(cpu::is_emulated(), Ordering::Relaxed);
     // SAFETY: SVM is present; setting SVME only makes its instructions legal.
     unsafe { msr::wrmsr(msr::EFER, msr::rdmsr(msr::EFER) | EFER_SVME) };
     // SAFETY: the frame is owned by this LP for ever, for the processor's own use.
@@ -199,6 +199,11 @@ impl Vcpu {
         }
         self.tag_translations(&lp.svm, space);
         let offers = self.has_open_offer();
+        if HAS_RACES.load(Ordering::Relaxed) && self.injects_interrupt() {
+            // QEMU remembers the vector of an injected interrupt until the next exit, and delivers it once more when its
+            // emulation loop is interrupted before that. So the guest exits as soon as it has been delivered.
+            lps::send_nmi(lp, crate::lp::this());
+        }
         let (rax, rsp) = (self.gprs[RAX], self.gprs[RSP]);
         let save = &mut self.block_mut().save;
         save.rax = rax;
@@ -209,7 +214,7 @@ impl Vcpu {
         unsafe { entry::run(self.vmcb.0, gprs, lp.svm.host_vmcb.0) };
         let kicked = lp.leave();
         entry::open();
-        if offers && LOSES_INTERRUPTS.load(Ordering::Relaxed) {
+        if offers && HAS_RACES.load(Ordering::Relaxed) {
             apic::look_again();
         }
         let block = self.block_mut();
@@ -313,13 +318,10 @@ impl Vcpu {
     }
 
     /// Offers the guest the interrupt `vector`, which it takes without an exit once its flags allow, and its CR8 if
-    /// `obeys_cr8`. One at a time: an earlier offer is replaced.
-    ///
-    /// Not an injected event: QEMU goes on to remember the vector of an injected interrupt, and delivers it once more
-    /// when its emulation loop is interrupted before the guest's next exit (docs/adr/0011).
+    /// `obeys_cr8`. One at a time: an earlier offer is replaced (docs/adr/0011).
     pub fn offer_interrupt(&mut self, vector: u8, obeys_cr8: bool) {
         // A processor compares the vector's class with `>`, QEMU with `>=`.
-        let class = u64::from(vector >> 4) - u64::from(LOSES_INTERRUPTS.load(Ordering::Relaxed));
+        let class = u64::from(vector >> 4) - u64::from(HAS_RACES.load(Ordering::Relaxed));
         let rule = if obeys_cr8 {
             class << virtual_interrupt::PRIORITY_SHIFT
         } else {
@@ -331,8 +333,12 @@ impl Vcpu {
         control.virtual_interrupt = kept | rule | offer;
     }
 
+    fn injects_interrupt(&self) -> bool {
+        self.block().control.event & (event::VALID | event::TYPE) == event::VALID | event::EXTERNAL
+    }
+
     /// Whether the guest has not taken what was offered.
-    pub fn has_open_offer(&self) -> bool {
+    fn has_open_offer(&self) -> bool {
         self.block().control.virtual_interrupt & virtual_interrupt::IRQ != 0
     }
 

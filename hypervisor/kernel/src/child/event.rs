@@ -50,7 +50,7 @@ impl ChildCpu<'_> {
         let mut lapic = self.vp.lapic.lock();
         ctx.task_priority = lapic.cr8();
         ctx.vcpu.set_task_priority(ctx.task_priority);
-        if let Some(vector) = lapic.offer() {
+        if let Some(vector) = lapic.pending() {
             // In service from here on: the same vector that is requested while the VP runs is another interrupt.
             if self.vp.is_auto_eoi(vector) {
                 lapic.acknowledge_auto_eoi(vector);
@@ -59,13 +59,15 @@ impl ChildCpu<'_> {
             }
             ctx.vcpu.offer_interrupt(vector, true);
             ctx.offered = Some(Offered::Apic(vector));
-            if lapic.eoi_assist_allowed() && !ctx.has_lazy_eoi {
-                drop(lapic);
-                self.ctx.has_lazy_eoi = self.set_eoi_assist(true);
-            }
         } else if let Some(vector) = self.vp.external() {
             ctx.vcpu.offer_interrupt(vector, false);
             ctx.offered = Some(Offered::External(vector));
+        }
+        // What came since the last exit may wait for the end of the interrupt in service: then that needs an exit again.
+        let is_lazy = lapic.eoi_assist_allowed();
+        drop(lapic);
+        if is_lazy != self.ctx.has_lazy_eoi {
+            self.ctx.has_lazy_eoi = self.set_eoi_assist(is_lazy) && is_lazy;
         }
     }
 
@@ -121,6 +123,7 @@ impl ChildCpu<'_> {
     pub(super) fn init(&mut self) {
         self.ctx.vcpu.init();
         self.ctx.offered = None;
+        self.ctx.has_lazy_eoi = false;
         self.ctx.nmi_masked = false;
         self.ctx.nmi_pending = false;
         self.vp.lapic.lock().reset_init();

@@ -57,7 +57,7 @@ fn an_offer_that_was_not_taken_is_requested_again() {
     inject(&mut lapic, &[0x41]);
     lapic.request(0x61, Trigger::Edge);
     let before = lapic.clone();
-    assert_eq!(lapic.offer(), Some(0x61));
+    assert_eq!(lapic.pending(), Some(0x61));
     lapic.acknowledge(0x61);
     lapic.take_back(0x61);
     assert_eq!(lapic, before);
@@ -70,15 +70,7 @@ fn a_vector_requested_while_it_is_on_offer_is_another_interrupt() {
     lapic.acknowledge(0x61);
     assert!(lapic.request(0x61, Trigger::Edge));
     assert_eq!(lapic.eoi(), None);
-    assert_eq!(lapic.offer(), Some(0x61));
-}
-
-#[test]
-fn task_priority_holds_back_what_is_pending_and_not_what_is_offered() {
-    let mut lapic = enabled();
-    lapic.set_cr8(6).unwrap();
-    lapic.request(0x61, Trigger::Edge);
-    assert_eq!((lapic.pending(), lapic.offer()), (None, Some(0x61)));
+    assert_eq!(lapic.pending(), Some(0x61));
 }
 
 #[test]

@@ -120,6 +120,7 @@ pub struct Vcpu {
     debug: [u64; 4],
     tsc_aux: u64,
     tag: Tag,
+    answered_kick: bool,
 }
 
 // SAFETY: the VMCB frame is owned by the value and reached only through it.
@@ -138,7 +139,16 @@ impl Vcpu {
         // SAFETY: an owned frame, aligned and large enough for the block, of which all zeros is a value.
         unsafe { core::ptr::write_bytes(direct::<Vmcb>(frame), 0, 1) };
         let tag = Tag { lp: u32::MAX, round: 0, generation: 0, space: 0 };
-        let mut vcpu = Self { vmcb: frame, pool, gprs: [0; 16], extended, debug: [0; 4], tsc_aux: 0, tag };
+        let mut vcpu = Self {
+            vmcb: frame,
+            pool,
+            gprs: [0; 16],
+            extended,
+            debug: [0; 4],
+            tsc_aux: 0,
+            tag,
+            answered_kick: false,
+        };
         vcpu.set_controls(kind, msrs, ports);
         vcpu.reset();
         Ok(vcpu)
@@ -212,7 +222,7 @@ impl Vcpu {
         // SAFETY: GIF is 0; the block is owned and its maps and tables are valid by construction; `host_vmcb` was
         // filled by `enable` on this LP.
         unsafe { entry::run(self.vmcb.0, gprs, lp.svm.host_vmcb.0) };
-        let kicked = lp.leave();
+        self.answered_kick = lp.leave();
         entry::open();
         if offers && HAS_RACES.load(Ordering::Relaxed) {
             apic::look_again();
@@ -223,7 +233,13 @@ impl Vcpu {
         let exit = exit::decode(&block.control);
         self.gprs[RAX] = rax;
         self.gprs[RSP] = rsp;
-        if kicked && exit == Exit::Nmi { Exit::Kick } else { exit }
+        if self.answered_kick && exit == Exit::Nmi { Exit::Kick } else { exit }
+    }
+
+    /// Whether the last exit, whatever it was, also answers a kick: what the kicker changed is to be looked at before the
+    /// guest is entered again.
+    pub fn answered_kick(&self) -> bool {
+        self.answered_kick
     }
 
     /// Gives the guest a fresh ASID where its cached translations could be stale: on a new LP, after a flush of

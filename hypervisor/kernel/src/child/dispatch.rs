@@ -146,9 +146,12 @@ impl ChildCpu<'_> {
     fn enter(&mut self, root_cpu: &mut RootCpu) -> Next {
         let vp = self.vp;
         let mut exit = self.ctx.vcpu.run(&vp.partition.space);
-        // What the VP was prepared with still holds after a CPUID, and what others change comes with a kick.
+        // What the VP was prepared with still holds after a CPUID, unless others have changed it: that comes with a kick.
         while exit == Exit::Cpuid && self.answers_cpuid() {
-            exit = self.ctx.vcpu.run(&vp.partition.space);
+            exit = match self.ctx.vcpu.answered_kick() {
+                true => Exit::Kick,
+                false => self.ctx.vcpu.run(&vp.partition.space),
+            };
         }
         self.settle_interrupts();
         self.follow_task_priority();

@@ -116,7 +116,7 @@ pub fn kick(target: LpIndex) {
     }
 }
 
-pub(super) fn send_nmi(lp: &Lp, target: LpIndex) {
+fn send_nmi(lp: &Lp, target: LpIndex) {
     if let Some(id) = lp::apic_id(target) {
         lp.nmis_sent.fetch_add(1, Ordering::SeqCst);
         apic::send_nmi(id);

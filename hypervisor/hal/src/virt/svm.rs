@@ -209,11 +209,6 @@ impl Vcpu {
         }
         self.tag_translations(&lp.svm, space);
         let offers = self.has_open_offer();
-        if HAS_RACES.load(Ordering::Relaxed) && self.injects_interrupt() {
-            // QEMU remembers the vector of an injected interrupt until the next exit, and delivers it once more when its
-            // emulation loop is interrupted before that. So the guest exits as soon as it has been delivered.
-            lps::send_nmi(lp, crate::lp::this());
-        }
         let (rax, rsp) = (self.gprs[RAX], self.gprs[RSP]);
         let save = &mut self.block_mut().save;
         save.rax = rax;
@@ -349,12 +344,8 @@ impl Vcpu {
         control.virtual_interrupt = kept | rule | offer;
     }
 
-    fn injects_interrupt(&self) -> bool {
-        self.block().control.event & (event::VALID | event::TYPE) == event::VALID | event::EXTERNAL
-    }
-
     /// Whether the guest has not taken what was offered.
-    fn has_open_offer(&self) -> bool {
+    pub fn has_open_offer(&self) -> bool {
         self.block().control.virtual_interrupt & virtual_interrupt::IRQ != 0
     }
 

@@ -345,7 +345,7 @@ impl Vcpu {
     }
 
     /// Whether the guest has not taken what was offered.
-    pub fn has_open_offer(&self) -> bool {
+    fn has_open_offer(&self) -> bool {
         self.block().control.virtual_interrupt & virtual_interrupt::IRQ != 0
     }
 

@@ -121,7 +121,7 @@ impl ChildCpu<'_> {
         match lps::wait() {
             lps::Wait::Interrupt(timer::VECTOR) => timer::expired(),
             lps::Wait::Interrupt(vector) => {
-                root_cpu.offer(vector);
+                root_cpu.give(vector);
                 return Step::Leave(Ended::Ready);
             }
             lps::Wait::Kicked | lps::Wait::Nothing => {}
@@ -182,7 +182,7 @@ impl ChildCpu<'_> {
                 RESUME
             }
             Some(vector) => {
-                root_cpu.offer(vector);
+                root_cpu.give(vector);
                 end(Ended::Ready)
             }
             None => RESUME,

@@ -36,8 +36,6 @@ pub struct RootCpu {
     nmi: bool,
     /// The APIC timer is its own.
     has_timer: bool,
-    /// An interrupt that is in service, and that it has not taken yet.
-    offered: Option<u8>,
 }
 
 static CPUS: PerLp<SpinLock<Option<RootCpu>>> = PerLp::new();
@@ -57,7 +55,6 @@ pub fn make_cpus() {
             child_buffers,
             nmi: false,
             has_timer: true,
-            offered: None,
         }))
     });
 }
@@ -85,9 +82,7 @@ impl RootCpu {
             self.vcpu.inject(Event::Nmi);
             self.nmi = false;
         }
-        let exit = self.vcpu.run(&root().space);
-        self.offered = self.offered.filter(|_| self.vcpu.has_open_offer());
-        match exit {
+        match self.vcpu.run(&root().space) {
             Exit::Cpuid => cpuid::access(&mut self.vcpu),
             Exit::Msr { write } => msr::access(self, write),
             Exit::Hypercall => self.hypercall(),
@@ -107,9 +102,8 @@ impl RootCpu {
             self.has_timer = has_timer;
             let maps = &root().maps;
             self.vcpu.set_msr_map(if has_timer { maps.free } else { maps.borrowed });
+            self.vcpu.exit_on_interrupt(!has_timer);
         }
-        // A physical interrupt that the processor delivers would displace the one on offer.
-        self.vcpu.exit_on_interrupt(!has_timer || self.offered.is_some());
     }
 
     fn hypercall(&mut self) {
@@ -128,30 +122,22 @@ impl RootCpu {
 
     /// An interrupt while the hypervisor uses this LP's timer: its own, or one for the root.
     fn interrupt(&mut self) {
-        // The processor puts a physical interrupt before the one on offer, which came first.
-        if let Some(vector) = self.offered.filter(|_| self.vcpu.is_interruptible()) {
-            self.vcpu.withdraw_interrupt();
-            self.vcpu.inject(Event::Interrupt(vector));
-            self.offered = None;
-            return;
-        }
         match apic::take_interrupt() {
             Some(timer::VECTOR) => timer::expired(),
             // It stays in service: the root ends it, as if it had been delivered without an exit. Raising it anew
             // would only exit again.
-            Some(vector) => self.offer(vector),
+            Some(vector) => self.give(vector),
             None => {}
         }
     }
 
-    /// Offers the root an interrupt that was taken off this LP and is in service, as if it had arrived there; while
-    /// another one is on offer, it is raised anew.
-    pub fn offer(&mut self, vector: u8) {
-        if self.offered.is_some() {
-            timer::take(vector);
+    /// Hands the root an interrupt that was taken off this LP: by injection, with the interrupt still in service, as if
+    /// it had arrived there; or, where the root cannot take it at once, by raising it anew.
+    pub fn give(&mut self, vector: u8) {
+        if self.vcpu.is_interruptible() {
+            self.vcpu.inject(Event::Interrupt(vector));
         } else {
-            self.vcpu.offer_interrupt(vector, false);
-            self.offered = Some(vector);
+            timer::take(vector);
         }
     }
 

@@ -155,8 +155,8 @@ pub(crate) fn command(options: &TestOptions) -> Result<()> {
     let chosen = choose(&table, &options.names, options.bare)?;
     setup::host()?;
     let mut shared = Shared { bare: options.bare, root: None, child: None };
-    // On a busy host the root's processors can keep each other from ever leaving their timer interrupts (CAVEATS.md), so
-    // that a boot gets a second try. It is said aloud, and both boots' evidence is kept.
+    // Now and then the root stands still in its boot, for a reason not found yet (CAVEATS.md), so that a boot gets a second
+    // try. It is said aloud, and both boots' evidence is kept.
     let mut repeated = Vec::new();
     let (mut passed, mut failed) = (0, Vec::new());
     for test in chosen {

@@ -160,11 +160,11 @@ pub(super) const TABLE: [Test; 23] = [
     ),
     boot(
         "stress",
-        "all VPs of a child work hard for two minutes, find nothing wrong, and the child answers afterwards",
+        "all VPs of a child work hard for half a minute, find nothing wrong, and the child answers afterwards",
         Boot {
             scenario: "stress",
             expected: &["stress", "stress-timers", "stress-wakeups", "stress-answer", "stress-idle-answer"],
-            settings: "TEST_SECONDS=120",
+            settings: "TEST_SECONDS=30",
             needs_stack: true,
             program: Some(Program::Bench),
             limit: 900,

@@ -332,7 +332,7 @@ impl Vcpu {
     /// `obeys_cr8`. One at a time: an earlier offer is replaced (docs/adr/0011).
     pub fn offer_interrupt(&mut self, vector: u8, obeys_cr8: bool) {
         // A processor compares the vector's class with `>`, QEMU with `>=`.
-        let class = u64::from(vector >> 4) - u64::from(HAS_RACES.load(Ordering::Relaxed));
+        let class = u64::from(vector >> 4).saturating_sub(HAS_RACES.load(Ordering::Relaxed).into());
         let rule = if obeys_cr8 {
             class << virtual_interrupt::PRIORITY_SHIFT
         } else {

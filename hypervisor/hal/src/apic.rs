@@ -22,6 +22,8 @@ const ID: u32 = 0x802;
 const TASK_PRIORITY: u32 = 0x808;
 const EOI: u32 = 0x80b;
 const SPURIOUS: u32 = 0x80f;
+const ISR_FIRST: u32 = 0x810;
+const TRIGGER_FIRST: u32 = 0x818;
 const IRR_FIRST: u32 = 0x820;
 const COMMAND: u32 = 0x830;
 const LVT_TIMER: u32 = 0x832;
@@ -127,7 +129,31 @@ fn write(register: u32, value: u64) {
 
 /// Whether the interrupt `vector` waits to be taken.
 pub fn irr(vector: u8) -> bool {
-    msr::rdmsr(IRR_FIRST + u32::from(vector / 32)) & 1 << (vector % 32) != 0
+    is_set(IRR_FIRST, vector)
+}
+
+/// Whether the interrupt `vector` is in service.
+pub fn isr(vector: u8) -> bool {
+    is_set(ISR_FIRST, vector)
+}
+
+/// Whether any interrupt waits that the APIC itself has accepted.
+pub fn has_interrupt() -> bool {
+    (0..8).any(|word| msr::rdmsr(IRR_FIRST + word) != 0)
+}
+
+/// Lets the interrupt `vector`, which [`take_interrupt`] took, wait again. A line that is level-triggered does so itself
+/// while it is asserted, and a self-IPI would make the APIC take it for an edge.
+pub fn put_back(vector: u8) {
+    let is_level = is_set(TRIGGER_FIRST, vector);
+    eoi();
+    if !is_level {
+        self_ipi(vector);
+    }
+}
+
+fn is_set(first: u32, vector: u8) -> bool {
+    msr::rdmsr(first + u32::from(vector / 32)) & 1 << (vector % 32) != 0
 }
 
 /// Makes the APIC look again whether an interrupt waits, by writing the task priority that it has.

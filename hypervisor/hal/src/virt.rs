@@ -136,8 +136,6 @@ pub struct GpaFault {
 /// An event to deliver to the guest at its next entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// An external interrupt.
-    Interrupt(u8),
     /// A non-maskable interrupt.
     Nmi,
     /// An exception.

@@ -64,6 +64,8 @@ struct Maps {
     free: MsrMap,
     /// The root's, while the hypervisor uses the LP's timer.
     borrowed: MsrMap,
+    /// The root's, while it has that timer for one interrupt.
+    lent: MsrMap,
     child_ports: IoMap,
     child_msrs: MsrMap,
 }
@@ -108,7 +110,7 @@ impl Root {
         let all_online = self.vps.iter().all(|vp| vp.online.load(Ordering::SeqCst));
         let assists = self.vps.iter().all(|vp| vp.assist_enabled.load(Ordering::SeqCst));
         let access = if all_online && assists { MsrAccess::Pass } else { MsrAccess::ExitOnWrite };
-        for map in [self.maps.free, self.maps.borrowed] {
+        for map in [self.maps.free, self.maps.borrowed, self.maps.lent] {
             map.set(msr::X2APIC_ICR, access);
         }
     }
@@ -135,13 +137,15 @@ impl RootVp {
 fn make_maps() -> Option<Maps> {
     let free = MsrMap::new(MsrAccess::Pass)?;
     let borrowed = MsrMap::new(MsrAccess::Pass)?;
-    for map in [free, borrowed] {
+    let lent = MsrMap::new(MsrAccess::Pass)?;
+    for map in [free, borrowed, lent] {
         msr::PROTECTED.iter().for_each(|&(number, access)| map.set(number, access));
     }
     msr::TIMER.iter().for_each(|&number| borrowed.set(number, MsrAccess::Exit));
+    lent.set(msr::X2APIC_EOI, MsrAccess::ExitOnWrite);
     let child_msrs = MsrMap::new(MsrAccess::Exit)?;
     msr::CHILD_OWN.iter().for_each(|&number| child_msrs.set(number, MsrAccess::Pass));
-    Some(Maps { ports: IoMap::new(false)?, free, borrowed, child_ports: IoMap::new(true)?, child_msrs })
+    Some(Maps { ports: IoMap::new(false)?, free, borrowed, lent, child_ports: IoMap::new(true)?, child_msrs })
 }
 
 /// The page number of a page, as MSRs and hypercalls name it.

@@ -3,8 +3,11 @@
 //! The local APIC's timer is the root's, untouched, as long as no child VP has a timer armed on this LP. When one
 //! has, the hypervisor *borrows* the timer (docs/adr/0005): it notes the root's setting, answers the root's accesses
 //! to the timer's registers, lets physical interrupts of the root exit, and programs the earliest of all deadlines
-//! under a vector of its own. An interrupt that the root is due is raised for it by a self-IPI. With the last
+//! under a vector of its own. A timer interrupt that the root is due is raised for it by a self-IPI. With the last
 //! child deadline gone, the root gets the timer back with what was left of its count.
+//!
+//! An interrupt of the root that waits while the timer is borrowed is never delivered by the hypervisor: the root gets
+//! its timer *lent*, takes the interrupt itself, and leaves its guest at the end of it, if not sooner.
 //!
 //! Deadlines are TSC values; `u64::MAX` is never.
 
@@ -18,9 +21,9 @@ use hal::{
 
 use crate::vp::{self, VpNumber, VpNumbers};
 
-/// The vector of the hypervisor's own timer interrupts. Linux keeps it free for its hypervisor and has no handler
-/// for it (`Linux arch/x86/kernel/cpu/mshyperv.c:hv_reserve_irq_vectors`): it must never reach the root.
-pub const VECTOR: u8 = 0xd2;
+/// The vector of the hypervisor's own timer interrupts: the highest, so that it is always the first to be taken. It
+/// must never reach the root, which has it for spurious interrupts.
+pub const VECTOR: u8 = 0xff;
 /// No deadline.
 pub const NEVER: u64 = u64::MAX;
 
@@ -44,6 +47,8 @@ struct RootTimer {
 
 struct LpTimer {
     borrowed: Option<RootTimer>,
+    /// The root has its timer although there are deadlines, until [`recall`].
+    lent: bool,
     /// VPs that wait for their timers on this LP.
     waiting: VpNumbers,
     /// The earliest deadline among them.
@@ -63,6 +68,7 @@ pub fn init() {
     TIMERS.init(|_| {
         SpinLock::new(LpTimer {
             borrowed: None,
+            lent: false,
             waiting: VpNumbers::EMPTY,
             earliest: NEVER,
             running: NEVER,
@@ -77,9 +83,34 @@ fn scale(value: u64, ratio: u64) -> u64 {
     ((u128::from(value) * u128::from(ratio)) >> 32) as u64
 }
 
-/// Whether the hypervisor has the timer of this LP.
-pub fn is_borrowed() -> bool {
-    TIMERS.this().lock().borrowed.is_some()
+/// Who has the timer of an LP.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Holder {
+    /// The root.
+    Root,
+    /// The root, until the interrupt that waits for it is over.
+    Lent,
+    /// The hypervisor.
+    Hypervisor,
+}
+
+/// Who has the timer of this LP.
+pub fn holder() -> Holder {
+    let timer = TIMERS.this().lock();
+    match timer.borrowed {
+        Some(_) => Holder::Hypervisor,
+        None if timer.lent => Holder::Lent,
+        None => Holder::Root,
+    }
+}
+
+/// The root has left its guest: a timer that was lent to it is needed again.
+pub fn recall() {
+    let mut timer = TIMERS.this().lock();
+    if timer.lent {
+        timer.lent = false;
+        timer.rearm();
+    }
 }
 
 /// Sets the deadline of the VP that this LP is about to run, or for which it waits.
@@ -106,21 +137,36 @@ pub fn remove(lp: hal::lp::LpIndex, number: VpNumber) {
     }
 }
 
-/// An interrupt was taken off this LP: the hypervisor's own, or one that the root cannot be offered.
-///
-/// The root's is ended here and raised again, to be taken when the root runs and can. A level-triggered line sees the
-/// early end and is raised anew while it is asserted: the root then finds it once more, and perhaps for nothing.
-pub fn take(vector: u8) {
-    if vector == VECTOR {
+/// An interrupt waits on this LP. Takes it if it is the hypervisor's own. Returns whether there is one for the root, which
+/// takes it without an exit when it runs next.
+pub fn sort_interrupt() -> bool {
+    if holder() != Holder::Hypervisor {
+        return true;
+    }
+    if apic::irr(VECTOR) {
+        apic::take_interrupt().into_iter().for_each(taken);
+        if !apic::has_interrupt() {
+            return false;
+        }
+    }
+    let mut timer = TIMERS.this().lock();
+    if let Some(root) = timer.borrowed {
+        timer.give_back(root);
+        timer.lent = timer.borrowed.is_none();
+    }
+    true
+}
+
+/// An interrupt was taken off this LP: the hypervisor's own, or one of the root's, which waits again.
+pub fn taken(vector: u8) {
+    if vector != VECTOR {
+        apic::put_back(vector);
+    } else if apic::isr(VECTOR) {
         expired();
-    } else {
-        apic::eoi();
-        apic::self_ipi(vector);
     }
 }
 
-/// The hypervisor's timer interrupt was taken and is in service.
-pub fn expired() {
+fn expired() {
     apic::eoi();
     let now = cpu::tsc();
     let due = {
@@ -223,7 +269,7 @@ impl LpTimer {
     fn rearm(&mut self) {
         let own = self.running.min(self.earliest);
         match self.borrowed {
-            None if own == NEVER => {}
+            None if own == NEVER || self.lent => {}
             None => {
                 self.borrow_timer();
                 self.program(own);

@@ -298,15 +298,6 @@ impl Vcpu {
         control.fetched.get(..usize::from(control.fetched_len & 15)).unwrap_or_default()
     }
 
-    /// Whether an external interrupt would be taken now.
-    pub fn is_interruptible(&self) -> bool {
-        const INTERRUPT_FLAG: u64 = 1 << 9;
-        let block = self.block();
-        block.save.rflags & INTERRUPT_FLAG != 0
-            && block.control.shadow & 1 == 0
-            && block.control.event & event::VALID == 0
-    }
-
     /// Whether an event waits for the next entry.
     pub fn has_event(&self) -> bool {
         self.block().control.event & event::VALID != 0
@@ -315,7 +306,6 @@ impl Vcpu {
     /// Delivers `event` at the next entry. An event that waits already is replaced: check [`Self::has_event`].
     pub fn inject(&mut self, event: Event) {
         self.block_mut().control.event = match event {
-            Event::Interrupt(vector) => event::VALID | event::EXTERNAL | u64::from(vector),
             Event::Nmi => event::VALID | event::NMI | 2,
             Event::Exception { vector, error: None } => event::VALID | event::EXCEPTION | u64::from(vector),
             Event::Exception { vector, error: Some(error) } => {

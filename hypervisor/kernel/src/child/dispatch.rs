@@ -7,7 +7,7 @@
 use core::sync::atomic::Ordering;
 
 use hal::{
-    apic, cpu,
+    cpu,
     virt::{Exit, lps},
 };
 use tlfs::{HvStatus, vp::DispatchFlags};
@@ -69,7 +69,7 @@ enum Step {
 impl ChildCpu<'_> {
     fn run(&mut self, root_cpu: &mut RootCpu) -> Ended {
         loop {
-            let next = match self.prepare(root_cpu) {
+            let next = match self.prepare() {
                 Step::Enter => self.enter(root_cpu),
                 Step::Again => RESUME,
                 Step::Leave(ended) => end(ended),
@@ -81,7 +81,7 @@ impl ChildCpu<'_> {
     }
 
     /// Does what was asked of the VP, so that only its instructions are left to run.
-    fn prepare(&mut self, root_cpu: &mut RootCpu) -> Step {
+    fn prepare(&mut self) -> Step {
         let requests = self.vp.take_requests();
         if requests != 0 {
             self.obey(requests);
@@ -95,7 +95,7 @@ impl ChildCpu<'_> {
             return Step::Leave(Ended::Intercept);
         }
         if self.ctx.activity != Activity::Running && !self.can_continue() {
-            return self.wait(root_cpu, deadline);
+            return self.wait(deadline);
         }
         self.offer_events();
         timer::set_running(deadline);
@@ -112,17 +112,18 @@ impl ChildCpu<'_> {
     }
 
     /// Waits on this LP for a short while; then blocks the VP.
-    fn wait(&mut self, root_cpu: &mut RootCpu, deadline: u64) -> Step {
+    fn wait(&mut self, deadline: u64) -> Step {
         let window = self.ctx.halted_at.saturating_add(ticks_of_us(root().options.halt_window_us));
         if self.ctx.activity == Activity::WaitForStartup || cpu::tsc() >= window {
             return self.block(deadline);
         }
         timer::set_running(deadline.min(window));
         match lps::wait() {
-            lps::Wait::Interrupt(timer::VECTOR) => timer::expired(),
             lps::Wait::Interrupt(vector) => {
-                root_cpu.give(vector);
-                return Step::Leave(Ended::Ready);
+                timer::taken(vector);
+                if vector != timer::VECTOR && timer::sort_interrupt() {
+                    return Step::Leave(Ended::Ready);
+                }
             }
             lps::Wait::Kicked | lps::Wait::Nothing => {}
         }
@@ -156,7 +157,7 @@ impl ChildCpu<'_> {
         self.settle_interrupts();
         self.follow_task_priority();
         match exit {
-            Exit::Interrupt => self.interrupt(root_cpu),
+            Exit::Interrupt => self.interrupt(),
             Exit::Kick | Exit::Nmi | Exit::Init => RESUME,
             exit => match root_cpu.child_buffers.take() {
                 Some(buffers) => {
@@ -170,23 +171,9 @@ impl ChildCpu<'_> {
     }
 
     /// A physical interrupt: the hypervisor's timer, or one for the root.
-    fn interrupt(&mut self, root_cpu: &mut RootCpu) -> Next {
+    fn interrupt(&mut self) -> Next {
         count(&self.vp.counters.interrupts);
-        // The root takes its own without an exit when it runs.
-        if !timer::is_borrowed() {
-            return end(Ended::Ready);
-        }
-        match apic::take_interrupt() {
-            Some(timer::VECTOR) => {
-                timer::expired();
-                RESUME
-            }
-            Some(vector) => {
-                root_cpu.give(vector);
-                end(Ended::Ready)
-            }
-            None => RESUME,
-        }
+        if timer::sort_interrupt() { end(Ended::Ready) } else { RESUME }
     }
 
     fn obey(&mut self, requests: u32) {

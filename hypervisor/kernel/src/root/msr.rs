@@ -7,6 +7,7 @@
 //! | TSC, TSC_ADJUST (writes) | reference time is computed from the TSC |
 //! | VM_CR, VM_HSAVE_PA, SVM_KEY | virtualization is the hypervisor's |
 //! | x2APIC ICR (writes) | INIT and start-up IPIs are virtual; not while all processors run |
+//! | APIC EOI | only while the LP's timer is lent to the root |
 //! | APIC timer | only while the hypervisor uses this LP's timer ([`crate::timer`]) |
 //! | 0x4000_xxxx | the TLFS's |
 
@@ -28,6 +29,8 @@ use tlfs::msr::{self as hv, HypercallMsr, OverlayPageMsr};
 use super::{RootCpu, page_number, root};
 use crate::timer;
 
+/// End of interrupt.
+pub const X2APIC_EOI: u32 = 0x80b;
 /// Interrupt command register.
 pub const X2APIC_ICR: u32 = 0x830;
 const SVM_KEY: u32 = 0xc001_0118;
@@ -128,6 +131,7 @@ fn write_msr(cpu: &mut RootCpu, number: u32, value: u64) -> Result<(), Refused> 
         // The APIC, the TSC and virtualization stay as they are.
         APIC_BASE | TSC | TSC_ADJUST | VM_CR => {}
         X2APIC_ICR => command(value),
+        X2APIC_EOI => apic::eoi(),
         hv::GUEST_OS_ID => root.guest_os_id.store(value, Ordering::Relaxed),
         hv::HYPERCALL => {
             let enable = HypercallMsr::from_bits(value).enable();

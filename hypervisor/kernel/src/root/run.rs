@@ -4,7 +4,6 @@ use core::sync::atomic::Ordering;
 
 use hal::{
     addr::Gpa,
-    apic,
     lp::PerLp,
     mem::{
         boot, foreign, frame,
@@ -19,7 +18,7 @@ use super::{INIT, RootVp, START, cpuid, identity, msr, root, start::Entry};
 use crate::{
     hypercall::{self, Buffers, Caller, Unmapped},
     port::Party,
-    timer,
+    timer::{self, Holder},
 };
 
 /// A root processor, on the LP that runs it.
@@ -34,8 +33,8 @@ pub struct RootCpu {
     pub child_buffers: Option<&'static mut Buffers>,
     /// Its NMI waits for the guest to take another event first.
     nmi: bool,
-    /// The APIC timer is its own.
-    has_timer: bool,
+    /// Who has the APIC timer, as the intercepts are set.
+    timer: Holder,
 }
 
 static CPUS: PerLp<SpinLock<Option<RootCpu>>> = PerLp::new();
@@ -54,7 +53,7 @@ pub fn make_cpus() {
             buffers,
             child_buffers,
             nmi: false,
-            has_timer: true,
+            timer: Holder::Root,
         }))
     });
 }
@@ -82,11 +81,13 @@ impl RootCpu {
             self.vcpu.inject(Event::Nmi);
             self.nmi = false;
         }
-        match self.vcpu.run(&root().space) {
+        let exit = self.vcpu.run(&root().space);
+        timer::recall();
+        match exit {
             Exit::Cpuid => cpuid::access(&mut self.vcpu),
             Exit::Msr { write } => msr::access(self, write),
             Exit::Hypercall => self.hypercall(),
-            Exit::Interrupt => self.interrupt(),
+            Exit::Interrupt => drop(timer::sort_interrupt()),
             Exit::Kick | Exit::Nmi | Exit::Init => {}
             Exit::GpaFault => self.fault(self.vcpu.gpa_fault()),
             Exit::Undefined => self.vcpu.inject(Event::UNDEFINED),
@@ -95,14 +96,19 @@ impl RootCpu {
         }
     }
 
-    /// While the hypervisor has this LP's timer, the root's interrupts and timer registers exit.
+    /// While the hypervisor has this LP's timer, the root's interrupts and timer registers exit; while it is lent, the
+    /// ends of interrupts do.
     fn follow_timer(&mut self) {
-        let has_timer = !timer::is_borrowed();
-        if has_timer != self.has_timer {
-            self.has_timer = has_timer;
+        let holder = timer::holder();
+        if holder != self.timer {
+            self.timer = holder;
             let maps = &root().maps;
-            self.vcpu.set_msr_map(if has_timer { maps.free } else { maps.borrowed });
-            self.vcpu.exit_on_interrupt(!has_timer);
+            self.vcpu.set_msr_map(match holder {
+                Holder::Root => maps.free,
+                Holder::Lent => maps.lent,
+                Holder::Hypervisor => maps.borrowed,
+            });
+            self.vcpu.exit_on_interrupt(holder == Holder::Hypervisor);
         }
     }
 
@@ -118,27 +124,6 @@ impl RootCpu {
             self.vcpu.inject(Event::PROTECTION);
         }
         self.buffers = Some(buffers);
-    }
-
-    /// An interrupt while the hypervisor uses this LP's timer: its own, or one for the root.
-    fn interrupt(&mut self) {
-        match apic::take_interrupt() {
-            Some(timer::VECTOR) => timer::expired(),
-            // It stays in service: the root ends it, as if it had been delivered without an exit. Raising it anew
-            // would only exit again.
-            Some(vector) => self.give(vector),
-            None => {}
-        }
-    }
-
-    /// Hands the root an interrupt that was taken off this LP: by injection, with the interrupt still in service, as if
-    /// it had arrived there; or, where the root cannot take it at once, by raising it anew.
-    pub fn give(&mut self, vector: u8) {
-        if self.vcpu.is_interruptible() {
-            self.vcpu.inject(Event::Interrupt(vector));
-        } else {
-            timer::take(vector);
-        }
     }
 
     /// Address space beyond memory is mapped when it is first used: devices may be anywhere.
@@ -181,7 +166,7 @@ impl RootCpu {
                 break request & 0xff;
             }
             if let lps::Wait::Interrupt(vector) = lps::wait() {
-                timer::take(vector);
+                timer::taken(vector);
             }
         };
         let code = Segment {

@@ -229,6 +229,13 @@ impl Lapic {
         if self.next == 0 { None } else { Some(self.next) }
     }
 
+    /// Whether any interrupt is requested, if only for later: that of the guest idle state, which a processor may enter
+    /// while it handles an interrupt, and from which one of the same class has to wake it.
+    #[inline]
+    pub fn has_request(&self) -> bool {
+        self.top_irr != 0
+    }
+
     /// `vector` was acknowledged, and the processor did not deliver it: it is requested again.
     pub fn take_back(&mut self, vector: u8) {
         self.isr.remove(vector);

@@ -164,7 +164,7 @@ pub(super) const TABLE: [Test; 23] = [
         Boot {
             scenario: "stress",
             expected: &["stress", "stress-timers", "stress-wakeups", "stress-answer", "stress-idle-answer"],
-            settings: "TEST_SECONDS=30",
+            settings: "TEST_SECONDS=120",
             needs_stack: true,
             program: Some(Program::Bench),
             limit: 900,

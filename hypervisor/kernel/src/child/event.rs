@@ -27,15 +27,19 @@ use crate::{
 };
 
 impl ChildCpu<'_> {
-    /// Whether there is what ends a wait: an NMI, or an interrupt, for which HLT needs the interrupt flag and guest
-    /// idle does not (TLFS virtual-processors, "Virtual Processor Idle Sleep State").
+    /// Whether there is what ends a wait: an NMI, or an interrupt, which HLT has to be able to take; for guest idle it is
+    /// enough that it arrived (TLFS virtual-processors, "Virtual Processor Idle Sleep State"). Linux idles so when it waits
+    /// for a spin lock in the handler of an interrupt that it has not ended yet.
     pub(super) fn has_pending_event(&mut self) -> bool {
         const INTERRUPT_FLAG: u64 = 1 << 9;
         let nmi = self.ctx.nmi_pending && !self.ctx.nmi_masked;
-        let is_enabled = self.ctx.vcpu.get(Register::Rflags) & INTERRUPT_FLAG != 0;
-        let takes_interrupts = is_enabled || self.ctx.activity == Activity::Idle;
-        let interrupt = || self.vp.external().is_some() || self.vp.lapic.lock().pending().is_some();
-        nmi || self.ctx.vcpu.has_event() || takes_interrupts && interrupt()
+        let external = self.vp.external().is_some();
+        let interrupt = match self.ctx.activity {
+            Activity::Idle => external || self.vp.lapic.lock().has_request(),
+            _ if self.ctx.vcpu.get(Register::Rflags) & INTERRUPT_FLAG == 0 => false,
+            _ => external || self.vp.lapic.lock().pending().is_some(),
+        };
+        nmi || self.ctx.vcpu.has_event() || interrupt
     }
 
     /// Puts the most urgent event into the VP, or offers it the most urgent interrupt.

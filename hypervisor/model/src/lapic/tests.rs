@@ -152,6 +152,18 @@ fn auto_eoi_leaves_nothing_in_service() {
 }
 
 #[test]
+fn an_interrupt_that_one_in_service_holds_back_is_requested_but_not_pending() {
+    let mut lapic = enabled();
+    assert!(!lapic.has_request());
+    lapic.request(0x61, Trigger::Edge);
+    lapic.acknowledge(0x61);
+    assert!(!lapic.has_request());
+    lapic.request(0x60, Trigger::Edge);
+    assert!(lapic.has_request());
+    assert_eq!(lapic.pending(), None);
+}
+
+#[test]
 fn eoi_assist_is_allowed_for_a_lone_edge() {
     let mut lapic = enabled();
     assert!(!lapic.eoi_assist_allowed());

@@ -44,6 +44,13 @@ pub(crate) const CASES: &[Case] = &[
         guest_idle,
     )
     .partition(),
+    Case::new(
+        "guest_idle_in_handler",
+        2,
+        "in the handler of an interrupt that is not ended, one of the same class ends the idle state",
+        guest_idle_in_handler,
+    )
+    .partition(),
 ];
 
 pub(crate) const ANYWHERE: &[Case] = in_both_modes! {
@@ -181,6 +188,38 @@ fn guest_idle(_: &Machine) -> Outcome {
         check!(time::eventually(|| own.count(VECTOR) == nth), "the interrupt is lost");
         smp::finish(1)?;
     }
+    Ok(())
+}
+
+/// As Linux waits for a spin lock in an interrupt handler: the interrupt is in service, and the one that wakes is of its
+/// class.
+fn guest_idle_in_handler(_: &Machine) -> Outcome {
+    use core::sync::atomic::{AtomicU32, Ordering::SeqCst};
+    const WAKER: u8 = VECTOR - 1;
+    static WOKEN: AtomicU32 = AtomicU32::new(0);
+    fn wake_soon(_: u64) -> Outcome {
+        time::wait(20_000);
+        apic::send(0, WAKER);
+        Ok(())
+    }
+    fn hook(vector: u8) {
+        if vector == VECTOR {
+            smp::post(1, wake_soon, 0);
+            while !apic::has(apic::IRR, WAKER) {
+                msr::read(GUEST_IDLE);
+            }
+            WOKEN.fetch_add(1, SeqCst);
+        }
+    }
+    let own = Cpu::current();
+    own.set_hook(Some(hook));
+    for nth in 1..=5 {
+        apic::send(0, VECTOR);
+        check!(time::eventually(|| WOKEN.load(SeqCst) == nth), "round {nth}: the handler does not wake");
+        check!(time::eventually(|| own.count(WAKER) == nth), "round {nth}: the waker's interrupt is lost");
+        smp::finish(1)?;
+    }
+    own.set_hook(None);
     Ok(())
 }
 

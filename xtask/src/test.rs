@@ -3,6 +3,7 @@
 mod boots;
 mod calls;
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -267,7 +268,20 @@ fn run_boot(name: &str, boot: &Boot, parts: &Parts, one_thread: bool) -> Result<
             None => Ok(()),
             Some((shown, _)) => bail!("the console never showed `{shown}`"),
         });
-    verdict.with_context(|| format!("the console is in {}", folder.join("console.log").display()))
+    let console = folder.join("console.log");
+    if verdict.is_err() {
+        show_end(&String::from_utf8_lossy(&fs::read(&console).unwrap_or_default()));
+    }
+    verdict.with_context(|| format!("the console is in {}", console.display()))
+}
+
+/// Prints the last lines of a console, for who has only what a test run printed.
+fn show_end(text: &str) {
+    const LINES: usize = 40;
+    let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("waiting for:")).collect();
+    for line in &lines[lines.len().saturating_sub(LINES)..] {
+        println!("  | {}", line.trim_end());
+    }
 }
 
 /// A copy of the template behind a controller.

@@ -110,6 +110,9 @@ pub(super) fn bad_machines() -> Result<()> {
 pub(super) fn options() -> Result<()> {
     let folder = prepare()?;
     let said = call(&folder, &OPTIONS)?;
+    if !said.succeeds {
+        super::show_end(&said.output);
+    }
     ensure!(said.succeeds, "{}", said.complaint);
     for line in [
         "BULKHEAD-TEST option-cpus: ok",

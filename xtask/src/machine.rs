@@ -42,9 +42,10 @@ pub(crate) struct Spec {
     pub(crate) cpus: u32,
     pub(crate) memory_mib: u64,
     pub(crate) cpu: String,
-    /// Whether one thread of the host emulates all processors in turn: slower, and without the races that QEMU
-    /// has between processors.
-    pub(crate) one_thread: bool,
+    /// Whether each processor has a thread of the host, rather than all of them one in turn. With threads, QEMU lets any
+    /// processor that loads the state of its FPU write flags of the first one, those of SVM among them
+    /// (docs/adr/0013-one-thread.md).
+    pub(crate) threads: bool,
     pub(crate) boot: Boot,
     pub(crate) disks: Vec<Disk>,
     pub(crate) nics: Vec<Nic>,
@@ -70,7 +71,7 @@ impl Spec {
     /// A scratch disk cannot be made.
     fn command(&self, folder: &Path) -> Result<Command> {
         let mut command = Command::new(QEMU);
-        let accel = if self.one_thread { "tcg,thread=single" } else { "tcg,thread=multi" };
+        let accel = if self.threads { "tcg,thread=multi" } else { "tcg,thread=single" };
         command.args(["-M", "q35", "-accel", accel, "-nodefaults", "-display", "none"]);
         command.args(["-smp", &self.cpus.to_string(), "-m", &format!("{}M", self.memory_mib)]);
         command.args(["-cpu", &self.cpu, "-device", "isa-debug-exit,iobase=0xf4,iosize=0x04"]);

@@ -80,9 +80,10 @@ pub(crate) struct TestOptions {
     /// Run the boots without the hypervisor, where they say something without it
     #[arg(long)]
     pub(crate) bare: bool,
-    /// Emulate all processors in one thread of the host: slower, and without races inside QEMU
+    /// Emulate each processor in a thread of its own: faster where many work at once, but QEMU then spoils the state of
+    /// its first processor now and then (CAVEATS.md)
     #[arg(long)]
-    pub(crate) one_thread: bool,
+    pub(crate) threads: bool,
 }
 
 #[derive(Args)]
@@ -124,9 +125,10 @@ pub(crate) struct MachineOptions {
     /// Processor model and features, as for QEMU's -cpu
     #[arg(long, default_value = machine::CPU, hide_default_value = true)]
     pub(crate) cpu: String,
-    /// Emulate all processors in one thread of the host: slower, and without races inside QEMU
+    /// Emulate each processor in a thread of its own: faster where many work at once, but QEMU then spoils the state of
+    /// its first processor now and then (CAVEATS.md)
     #[arg(long)]
-    pub(crate) one_thread: bool,
+    pub(crate) threads: bool,
 }
 
 /// The root partition, and the hypervisor below it.

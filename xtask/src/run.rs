@@ -39,7 +39,7 @@ pub(crate) fn command(options: &RunOptions) -> Result<()> {
         cpus: options.machine.cpus,
         memory_mib: options.machine.memory >> 20,
         cpu: options.machine.cpu.clone(),
-        one_thread: options.machine.one_thread,
+        threads: options.machine.threads,
         boot: parts.pack(&folder, &words, |_| {})?.direct(),
         disks: options.machine.disks.clone(),
         nics: options.machine.nics.clone(),

@@ -156,9 +156,6 @@ pub(crate) fn command(options: &TestOptions) -> Result<()> {
     let chosen = choose(&table, &options.names, options.bare)?;
     setup::host()?;
     let mut shared = Shared { bare: options.bare, root: None, child: None };
-    // Now and then the root stands still in its boot, for a reason not found yet (CAVEATS.md), so that a boot gets a second
-    // try. It is said aloud, and both boots' evidence is kept.
-    let mut repeated = Vec::new();
     let (mut passed, mut failed) = (0, Vec::new());
     for test in chosen {
         progress::say(format_args!("test {}: {} …", test.name, test.proves));
@@ -166,14 +163,7 @@ pub(crate) fn command(options: &TestOptions) -> Result<()> {
         let outcome = match &test.kind {
             Kind::Host(work) => work(),
             Kind::Boot(boot) => {
-                let run = |name: &str, parts: &Parts| run_boot(name, boot, parts, options.one_thread);
-                shared.parts(boot).and_then(|parts| {
-                    run(test.name, parts).or_else(|error| {
-                        repeated.push(test.name);
-                        println!("{}: a first boot failed and is repeated: {error:#}", test.name);
-                        run(&format!("{}-again", test.name), parts)
-                    })
-                })
+                shared.parts(boot).and_then(|parts| run_boot(test.name, boot, parts, options.threads))
             }
         };
         let took = begin.elapsed().as_secs_f64();
@@ -187,9 +177,6 @@ pub(crate) fn command(options: &TestOptions) -> Result<()> {
                 println!("{}: FAILED ({took:.1} s): {error:#}", test.name);
             }
         }
-    }
-    if !repeated.is_empty() {
-        println!("booted twice: {}", repeated.join(" "));
     }
     println!("{passed} passed, {} failed", failed.len());
     ensure!(failed.is_empty(), "failed: {}", failed.join(" "));
@@ -231,7 +218,7 @@ impl Shared {
     }
 }
 
-fn run_boot(name: &str, boot: &Boot, parts: &Parts, one_thread: bool) -> Result<()> {
+fn run_boot(name: &str, boot: &Boot, parts: &Parts, threads: bool) -> Result<()> {
     let folder = run::folder(name)?;
     let template = pattern::write(folder.join("pattern.img"))?;
     let sum = pattern::sha256(&template)?;
@@ -250,7 +237,7 @@ fn run_boot(name: &str, boot: &Boot, parts: &Parts, one_thread: bool) -> Result<
         cpus: boot.cpus,
         memory_mib: boot.memory_mib,
         cpu: machine::CPU.into(),
-        one_thread,
+        threads,
         boot: match boot.disc {
             None => files.direct(),
             Some(firmware) => iso::boot(&files, &folder.join("boot.iso"), firmware)?,

@@ -160,7 +160,7 @@ pub(super) const TABLE: [Test; 23] = [
     ),
     boot(
         "stress",
-        "all VPs of a child work hard for half a minute, find nothing wrong, and the child answers afterwards",
+        "all VPs of a child work hard for two minutes, find nothing wrong, and the child answers afterwards",
         Boot {
             scenario: "stress",
             expected: &["stress", "stress-timers", "stress-wakeups", "stress-answer", "stress-idle-answer"],

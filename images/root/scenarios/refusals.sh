@@ -37,6 +37,9 @@ refuses many-vps '300 virtual processors' --vps create x --kernel $kernel --vps 
 refuses odd-vps many 'bulkhead help' create x --kernel $kernel --vps many
 refuses long-cmdline 'command line' 'at most' create x --kernel $kernel --cmdline "$(head -c 3000 /dev/zero | tr '\0' x)"
 refuses odd-name a/b 'bulkhead help' create a/b --kernel $kernel
+refuses missing-disk /tmp/none --disk create x --kernel $kernel --memory 384 --disk /tmp/none
+refuses folder-disk /tmp --disk create x --kernel $kernel --memory 384 --disk /tmp,ro
+refuses hidden-disk 'hypervisor is hidden' --disk create x --kernel $kernel --disk /tmp/garbage --no-enlightenments
 refuses unknown-option --frob 'bulkhead help' create x --frob
 refuses unknown-command frob 'bulkhead help' frob
 for command in start stop destroy show wait console; do

@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::Context;
 use clap::Parser;
-use control::{Request, Response, RunDir, State, VmConfig, VmStatus};
+use control::{DiskConfig, Request, Response, RunDir, State, VmConfig, VmStatus};
 
 use crate::{
     link::ask,
@@ -87,6 +87,8 @@ fn create(run_dir: &RunDir, create: Create) -> anyhow::Result<ExitCode> {
     let absolute = |path: &std::path::PathBuf| {
         std::path::absolute(path).with_context(|| format!("cannot find out where {} is", path.display()))
     };
+    let absolute_disk = |disk: DiskConfig| Ok(DiskConfig { path: absolute(&disk.path)?, ..disk });
+    let disks = create.disks.into_iter().map(absolute_disk).collect::<anyhow::Result<_>>()?;
     let config = VmConfig {
         name: create.name.clone(),
         vps: create.vps,
@@ -95,6 +97,7 @@ fn create(run_dir: &RunDir, create: Create) -> anyhow::Result<ExitCode> {
         initramfs: create.initramfs.as_ref().map(absolute).transpose()?,
         cmdline: create.cmdline,
         enlightenments: !create.no_enlightenments,
+        disks,
     };
     config.check()?;
     let mut requests = vec![Request::Create(config)];

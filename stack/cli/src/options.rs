@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use control::{RunDir, VmName};
+use control::{DiskConfig, RunDir, VmName};
 
 /// Virtual machines on the Bulkhead hypervisor.
 #[derive(Parser)]
@@ -70,6 +70,18 @@ pub(crate) enum Command {
     Console(Console),
 }
 
+/// `PATH` or `PATH,ro`.
+fn disk(text: &str) -> Result<DiskConfig, String> {
+    let (path, read_only) = match text.strip_suffix(",ro") {
+        Some(path) => (path, true),
+        None => (text, false),
+    };
+    if path.is_empty() {
+        return Err("it names no file".into());
+    }
+    Ok(DiskConfig { path: path.into(), read_only })
+}
+
 #[derive(Args)]
 pub(crate) struct Create {
     /// Name for the virtual machine
@@ -89,6 +101,9 @@ pub(crate) struct Create {
     /// Memory in MiB
     #[arg(long, default_value_t = 512, value_name = "MIB")]
     pub(crate) memory: u64,
+    /// A disk: a file or block device of the root as it is; with `,ro` the guest may only read it. Repeat for more
+    #[arg(long = "disk", value_name = "PATH[,ro]", value_parser = disk)]
+    pub(crate) disks: Vec<DiskConfig>,
     /// Hide the hypervisor from the guest
     #[arg(long)]
     pub(crate) no_enlightenments: bool,

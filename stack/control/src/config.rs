@@ -82,6 +82,18 @@ pub struct VmConfig {
     pub cmdline: String,
     /// Whether the guest sees the hypervisor (CPUID leaf 1 ECX bit 31 and leaves `0x4000_00xx`).
     pub enlightenments: bool,
+    /// Disks, in the order of their units.
+    #[serde(default)]
+    pub disks: Vec<DiskConfig>,
+}
+
+/// A disk of a machine.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskConfig {
+    /// A file or a block device; absolute.
+    pub path: PathBuf,
+    /// Whether the guest may only read it.
+    pub read_only: bool,
 }
 
 impl VmConfig {
@@ -96,6 +108,9 @@ impl VmConfig {
         }
         if self.memory_mib < MIN_MEMORY_MIB {
             return Err(ConfigError::Memory(self.memory_mib));
+        }
+        if !self.enlightenments && !self.disks.is_empty() {
+            return Err(ConfigError::HiddenDisks);
         }
         if self.cmdline.len() > MAX_CMDLINE || self.cmdline.contains('\0') {
             return Err(ConfigError::Cmdline(self.cmdline.len()));
@@ -115,6 +130,8 @@ pub enum ConfigError {
     Memory(u64),
     /// A command line of this many bytes, or one with a NUL in it.
     Cmdline(usize),
+    /// Disks for a guest that cannot find their bus.
+    HiddenDisks,
 }
 
 impl fmt::Display for ConfigError {
@@ -135,6 +152,10 @@ impl fmt::Display for ConfigError {
                 "the kernel command line has {len} bytes or a NUL in it: \
                  give at most {MAX_CMDLINE} bytes of text"
             ),
+            Self::HiddenDisks => f.write_str(
+                "disks are synthetic, and a guest from which the hypervisor is hidden cannot find them: \
+                 give no --disk with --no-enlightenments",
+            ),
         }
     }
 }
@@ -154,6 +175,7 @@ mod tests {
             initramfs: None,
             cmdline: String::new(),
             enlightenments: true,
+            disks: Vec::new(),
         }
     }
 
@@ -180,6 +202,11 @@ mod tests {
             VmConfig { memory_mib: 1, ..config() },
             VmConfig { cmdline: "x".repeat(2048), ..config() },
             VmConfig { cmdline: "a\0b".into(), ..config() },
+            VmConfig {
+                enlightenments: false,
+                disks: vec![DiskConfig { path: "/d".into(), read_only: true }],
+                ..config()
+            },
         ];
         for bad in cases {
             let line = bad.check().unwrap_err().to_string();

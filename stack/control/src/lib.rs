@@ -14,6 +14,6 @@ mod config;
 mod message;
 mod paths;
 
-pub use config::{ConfigError, MAX_VPS, MIN_MEMORY_MIB, VmConfig, VmName};
+pub use config::{ConfigError, DiskConfig, MAX_VPS, MIN_MEMORY_MIB, VmConfig, VmName};
 pub use message::{Ending, Request, Response, State, VmStatus, VpState, WorkerEvent, WorkerRequest};
 pub use paths::RunDir;

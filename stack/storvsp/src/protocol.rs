@@ -53,6 +53,8 @@ pub mod srb_status {
     /// The command wanted to move more than the request has room for.
     pub const DATA_OVERRUN: u8 = 0x12;
     /// Nothing is there.
+    pub const NO_DEVICE: u8 = 0x08;
+    /// There is no unit of this number.
     pub const INVALID_LUN: u8 = 0x20;
     /// Together with another: the sense is in the request.
     pub const AUTOSENSE_VALID: u8 = 0x80;

@@ -36,20 +36,24 @@ fn requests_that_make_no_sense_are_answered_and_the_channel_lives() {
     // Header of the ring packet, payload, and what comes of it.
     let mut wrong_path = srb(0, &READ_ONE, 1, 512);
     wrong_path[12 + 5] = 1;
+    // No units there: a list of nothing but its head.
+    let mut other_luns = srb(0, &[0xa0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0], 1, 256);
+    other_luns[12 + 5] = 1;
     let mut long_command = srb(0, &READ_ONE, 1, 512);
     long_command[12 + 8] = 17;
     let mut no_command = srb(0, &READ_ONE, 1, 512);
     no_command[12 + 8] = 0;
     let mut other_target = srb(0, &inquiry, 1, 36);
     other_target[12 + 6] = 1;
-    let cases: [(&[u8], Vec<u8>, Ended); 14] = [
+    let cases: [(&[u8], Vec<u8>, Ended); 15] = [
         (&page, srb(0, &READ_ONE, 1, 512), Ended::well(512)),
         (&page, srb(0, &READ_ONE, 1, 4096), Ended::well(512)),
         (&page, srb(0, &READ_ONE, 1, 511), Ended::port(0x12)),
         (&page, srb(0, &READ_ONE, 0, 512), Ended::port(6)),
         (&page, srb(0, &READ_ONE, 1, 4097), Ended::port(6)),
         (&page, srb(9, &READ_ONE, 1, 512), Ended::port(0x20)),
-        (&page, wrong_path, Ended::port(0x20)),
+        (&page, wrong_path, Ended::port(8)),
+        (&page, other_luns, Ended::well(8)),
         (&page, long_command, Ended::port(6)),
         (&page, no_command, Ended::port(6)),
         (&page, other_target, Ended::well(36)),

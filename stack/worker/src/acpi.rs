@@ -14,12 +14,13 @@ use crate::layout::{
 const HEADER: usize = 36;
 const XSDT_ENTRIES: [&[u8; 4]; 2] = [b"FACP", b"APIC"];
 
-/// All tables as one run of bytes for guest-physical [`ACPI_TABLES`]; the RSDP comes first.
-pub fn tables(vps: u32) -> Vec<u8> {
+/// All tables as one run of bytes for guest-physical [`ACPI_TABLES`]; the RSDP comes first. `has_bus`: there is
+/// a VMBus.
+pub fn tables(vps: u32, has_bus: bool) -> Vec<u8> {
     let mut image = Image::default();
     let rsdp = image.reserve(36);
     let facs = image.append(&facs());
-    let dsdt = image.append(&table(b"DSDT", 2, &dsdt()));
+    let dsdt = image.append(&table(b"DSDT", 2, &dsdt(has_bus)));
     let fadt = image.append(&table(b"FACP", 6, &fadt(facs, dsdt)));
     let madt = image.append(&table(b"APIC", 5, &madt(vps)));
     let entries = [fadt, madt].map(u64::to_le_bytes);
@@ -178,7 +179,7 @@ fn madt(vps: u32) -> Vec<u8> {
 }
 
 /// The definition block: what cannot be found by probing.
-fn dsdt() -> Vec<u8> {
+fn dsdt(has_bus: bool) -> Vec<u8> {
     let off = aml::integer(u32::from(SLEEP_TYPE_S5));
     let zero = aml::integer(0);
     let s5 = aml::name("_S5", &aml::package(&[off.clone(), off, zero.clone(), zero.clone()]));
@@ -197,7 +198,24 @@ fn dsdt() -> Vec<u8> {
             aml::name("_CRS", &aml::resources(&[aml::io_ports(RTC_PORT, 2)])),
         ],
     );
-    [s5, aml::scope("_SB", &[serial, clock])].concat()
+    let mut devices = vec![serial, clock];
+    devices.extend(has_bus.then(bus));
+    [s5, aml::scope("_SB", &devices)].concat()
+}
+
+/// What Linux's `drivers/hv/vmbus_drv.c` looks for: a device of this name in a container, with resources even if there
+/// are none.
+fn bus() -> Vec<u8> {
+    let bus = aml::device(
+        "VMBS",
+        &[
+            aml::name("_HID", &aml::string("VMBUS")),
+            aml::name("_UID", &aml::integer(0)),
+            aml::name("_STA", &aml::integer(0xf)),
+            aml::name("_CRS", &aml::resources(&[])),
+        ],
+    );
+    aml::device("VMOD", &[aml::name("_HID", &aml::string("VMOD")), bus])
 }
 
 #[cfg(test)]
@@ -218,7 +236,7 @@ mod tests {
 
     #[test]
     fn every_table_is_reachable_and_sums_to_zero() {
-        let image = tables(4);
+        let image = tables(4, true);
         assert_eq!(&image[..8], b"RSD PTR ");
         assert_eq!((checksum(&image[..20]), checksum(&image[..36])), (0, 0));
         let xsdt = at(&image, u64_at(&image, 24));
@@ -238,7 +256,7 @@ mod tests {
 
     #[test]
     fn facs_is_aligned_and_found_by_its_32_bit_pointer() {
-        let image = tables(1);
+        let image = tables(1, false);
         let fadt = at(&image, u64_at(at(&image, u64_at(&image, 24)), HEADER));
         let facs = u64::from(u32_at(fadt, 36));
         assert_eq!(facs % 64, 0);
@@ -262,6 +280,6 @@ mod tests {
 
     #[test]
     fn tables_fit_the_firmware_area_with_the_most_processors() {
-        assert!(tables(control::MAX_VPS).len() <= 0x2_0000);
+        assert!(tables(control::MAX_VPS, true).len() <= 0x2_0000);
     }
 }

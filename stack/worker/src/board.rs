@@ -28,6 +28,7 @@ use crate::{
     },
     layout::{IO_APIC, PIT_PIN, PM_EVENT, RESET_PORT, RTC_PORT, SCI_IRQ, SERIAL_IRQ, SERIAL_PORT},
     signal::{Signal, drain},
+    synthetic::Post,
 };
 
 /// All devices of one life of a machine.
@@ -40,6 +41,8 @@ pub struct Board {
     pub io_apic: Arc<IoApic>,
     /// Where the life ends.
     pub signal: Arc<Signal>,
+    /// Where messages to the synthetic bus go, if there is one.
+    pub post: Option<Post>,
     serial: Arc<Mutex<SerialPort>>,
     power: PowerManagement,
     pit: Arc<Mutex<Pit>>,
@@ -75,7 +78,7 @@ impl Board {
         ports.add(RESET_PORT, 1, Arc::new(Mutex::new(ResetControl::new(signal.clone()))));
         let mut mmio = Mmio::default();
         mmio.add(IO_APIC, IoApic::LEN, io_apic.clone());
-        Ok(Self { ports, mmio, io_apic, signal, serial, power, pit, pit_timer })
+        Ok(Self { ports, mmio, io_apic, signal, post: None, serial, power, pit, pit_timer })
     }
 
     /// Bytes typed at the console; returns how many COM1 took.

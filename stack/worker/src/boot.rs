@@ -135,7 +135,7 @@ pub fn load(config: &VmConfig) -> Result<(GuestRam, Entry), BootError> {
     } else {
         bzimage::load(&loader, &kernel, initramfs.as_ref())?
     };
-    loader.put(ACPI_TABLES, &acpi::tables(config.vps))?;
+    loader.put(ACPI_TABLES, &acpi::tables(config.vps, !config.disks.is_empty()))?;
     loader.put(GDT, descriptors(entry).map(u64::to_le_bytes).as_flattened())?;
     Ok((ram, entry))
 }

@@ -4,6 +4,7 @@
 //! and leaves RIP at the instruction; the handler moves it on. Whatever a handler cannot do is a [`Fault`],
 //! which ends this machine and nothing else.
 
+mod hypercall;
 mod io;
 mod memory;
 mod message;
@@ -12,7 +13,7 @@ mod msr;
 use std::fmt;
 
 use crate::{board::Board, cpu::Cpu, memory::GuestRam};
-pub use message::{Exit, Header, IoPort, MemoryAccess, Msr, Segment};
+pub use message::{Exit, Header, Hypercall, IoPort, MemoryAccess, Msr, Segment};
 
 /// Why the machine cannot go on.
 #[derive(Debug)]
@@ -41,6 +42,7 @@ pub fn handle(exit: &Exit, cpu: &impl Cpu, board: &Board, ram: &GuestRam) -> Res
         Exit::IoPort(access) => io::single(access, cpu, board),
         Exit::Memory(access) => memory::handle(access, cpu, board, ram),
         Exit::Msr(access) => msr::handle(access, cpu),
+        Exit::Hypercall(call) => hypercall::handle(call, cpu, board, ram),
         Exit::EndOfInterrupt { vector } => {
             board.io_apic.end_of_interrupt(*vector);
             Ok(())

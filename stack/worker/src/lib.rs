@@ -19,4 +19,5 @@ pub mod partition;
 pub mod raw;
 pub mod signal;
 pub mod supervisor;
+pub mod synthetic;
 pub mod vp;

@@ -19,6 +19,7 @@ use crate::{
     partition::{Partition, PartitionError},
     raw,
     signal::Outcome,
+    synthetic::{Synthetic, disk, disk::DiskError},
     vp::{self, Shared, Slot},
 };
 
@@ -27,6 +28,8 @@ use crate::{
 pub enum StartError {
     /// Its files or its memory.
     Boot(BootError),
+    /// Its disks.
+    Disk(DiskError),
     /// The kernel or the hypervisor.
     Partition(PartitionError),
     /// The boot processor's registers.
@@ -39,6 +42,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Boot(error) => error.fmt(f),
+            Self::Disk(error) => error.fmt(f),
             Self::Partition(error) => error.fmt(f),
             Self::Registers(error) => write!(f, "cannot set the boot processor's registers: {error}"),
             Self::Host(error) => write!(f, "the host is out of threads or descriptors: {error}"),
@@ -55,6 +59,7 @@ const RETRY: Duration = Duration::from_millis(2);
 pub struct Machine {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
+    synthetic: Option<Synthetic>,
 }
 
 impl Machine {
@@ -66,6 +71,7 @@ impl Machine {
     pub fn start(config: &VmConfig, terminal: Arc<dyn Terminal>) -> Result<Self, StartError> {
         let (ram, entry) = boot::load(config).map_err(StartError::Boot)?;
         raw::prefer_large_pages(&ram);
+        let controller = disk::controller(config).map_err(StartError::Disk)?;
         let partition = Partition::create(config).map_err(StartError::Partition)?;
         partition.map(&ram).map_err(StartError::Partition)?;
         // The check of the configuration keeps the number below the size of an index.
@@ -76,14 +82,25 @@ impl Machine {
         if let Some((_, boot_processor)) = vps.first() {
             vp::set_entry(boot_processor, entry).map_err(StartError::Registers)?;
         }
-        let board = Board::new(partition, terminal).map_err(|error| StartError::Host(error.into()))?;
+        let ram = Arc::new(ram);
+        let board = Board::new(partition.clone(), terminal);
+        let mut board = board.map_err(|error| StartError::Host(error.into()))?;
+        let synthetic = match controller {
+            Some(controller) => {
+                partition.report_messages().map_err(StartError::Partition)?;
+                let started = Synthetic::start(partition, ram.clone(), config.vps, controller);
+                Some(started.map_err(StartError::Host)?)
+            }
+            None => None,
+        };
+        board.post = synthetic.as_ref().map(Synthetic::post);
         let shared = Arc::new(Shared {
             board: Arc::new(board),
-            ram: Arc::new(ram),
+            ram,
             stop: AtomicBool::new(false),
             slots: vps.iter().map(|_| Slot::default()).collect(),
         });
-        let mut machine = Self { shared: shared.clone(), threads: Vec::new() };
+        let mut machine = Self { shared: shared.clone(), threads: Vec::new(), synthetic };
         for (index, vp) in vps {
             match vp::spawn(index, vp, shared.clone()) {
                 Ok(thread) => machine.threads.push(thread),
@@ -131,7 +148,7 @@ impl Machine {
             .collect()
     }
 
-    /// Stops the processors and gives everything back: processors, then the partition, then its memory.
+    /// Stops the processors and gives everything back: processors, synthetic devices, then the partition, then its memory.
     /// Returns why the machine ended, if that was its own doing.
     pub fn stop(self) -> Option<Outcome> {
         self.shared.stop.store(true, Ordering::Release);
@@ -144,7 +161,8 @@ impl Machine {
                 tracing::error!("a processor's thread has panicked");
             }
         }
-        tracing::debug!("processors have stopped");
+        drop(self.synthetic);
+        tracing::debug!("processors and synthetic devices have stopped");
         self.shared.board.signal.outcome()
     }
 }

@@ -8,19 +8,23 @@ use std::{fmt, sync::Arc};
 
 use control::VmConfig;
 use mshv_bindings::{
-    HV_PAGE_SIZE, MSHV_NUM_CPU_FEATURES_BANKS, MSHV_PT_BIT_CPU_AND_XSAVE_FEATURES,
-    MSHV_PT_BIT_GPA_SUPER_PAGES, MSHV_PT_BIT_LAPIC, MSHV_PT_BIT_X2APIC, MSHV_SET_MEM_BIT_EXECUTABLE,
-    MSHV_SET_MEM_BIT_WRITABLE, hv_interrupt_type,
+    HV_INTERCEPT_ACCESS_MASK_EXECUTE, HV_PAGE_SIZE, MSHV_NUM_CPU_FEATURES_BANKS,
+    MSHV_PT_BIT_CPU_AND_XSAVE_FEATURES, MSHV_PT_BIT_GPA_SUPER_PAGES, MSHV_PT_BIT_LAPIC, MSHV_PT_BIT_X2APIC,
+    MSHV_SET_MEM_BIT_EXECUTABLE, MSHV_SET_MEM_BIT_WRITABLE,
+    hv_intercept_type_HV_INTERCEPT_TYPE_HYPERCALL as HYPERCALLS, hv_interrupt_type,
     hv_partition_property_code_HV_PARTITION_PROPERTY_PROCESSOR_FEATURES0 as PROCESSOR_FEATURES_0,
     hv_partition_property_code_HV_PARTITION_PROPERTY_PROCESSOR_FEATURES1 as PROCESSOR_FEATURES_1,
     hv_partition_property_code_HV_PARTITION_PROPERTY_PROCESSORS_PER_SOCKET as PROCESSORS_PER_SOCKET,
     hv_partition_property_code_HV_PARTITION_PROPERTY_SYNTHETIC_PROC_FEATURES as SYNTHETIC_FEATURES,
     hv_partition_property_code_HV_PARTITION_PROPERTY_UNIMPLEMENTED_MSR_ACTION as UNIMPLEMENTED_MSR_ACTION,
     hv_unimplemented_msr_action_HV_UNIMPLEMENTED_MSR_ACTION_IGNORE_WRITE_READ_ZERO as IGNORE_WRITE_READ_ZERO,
-    mshv_create_partition_v2, mshv_user_mem_region,
+    mshv_create_partition_v2, mshv_install_intercept, mshv_user_mem_region,
 };
-use mshv_ioctls::{InterruptRequest, Mshv, MshvError, VmFd};
+use mshv_ioctls::{InterruptRequest, IoEventAddress, Mshv, MshvError, NoDatamatch, VmFd};
+use tlfs::{ConnectionId, synic::HvMessage};
 use vm_memory::{Address, GuestMemoryBackend, GuestMemoryRegion};
+use vmm_sys_util::eventfd::EventFd;
+use zerocopy::IntoBytes;
 
 use crate::{
     device::ioapic::{Interrupt, InterruptSink},
@@ -148,6 +152,55 @@ impl Partition {
         Ok(())
     }
 
+    /// Has messages that the guest posts to connections which it does not have reported as hypercalls
+    /// (`docs/adr/0010-guest-to-host-signals.md`).
+    ///
+    /// # Errors
+    ///
+    /// What the kernel or the hypervisor says.
+    pub fn report_messages(&self) -> Result<(), PartitionError> {
+        let calls = mshv_install_intercept {
+            access_type_mask: HV_INTERCEPT_ACCESS_MASK_EXECUTE,
+            intercept_type: HYPERCALLS,
+            ..Default::default()
+        };
+        self.vm.install_intercept(calls).step("have hypercalls of the guest reported")
+    }
+
+    /// Posts a message to a source of the guest's VP.
+    ///
+    /// # Errors
+    ///
+    /// What the hypervisor says.
+    pub fn post(&self, vp: u32, sint: u8, message: &HvMessage) -> Result<(), MshvError> {
+        self.vm.post_message_direct(vp, sint, message.as_bytes())
+    }
+
+    /// Sets an event flag of a source of the guest's VP.
+    ///
+    /// # Errors
+    ///
+    /// What the hypervisor says.
+    pub fn signal(&self, vp: u32, sint: u8, flag: u16) -> Result<(), MshvError> {
+        self.vm.signal_event_direct(vp, sint, flag).map(drop)
+    }
+
+    /// Rings `bell` when the guest signals `connection`.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel or the hypervisor says.
+    pub fn ring(&self, bell: &EventFd, connection: u32) -> Result<(), MshvError> {
+        self.vm.register_ioevent(bell, &doorbell(connection), NoDatamatch)
+    }
+
+    /// Rings it no more.
+    pub fn unring(&self, bell: &EventFd, connection: u32) {
+        if let Err(error) = self.vm.unregister_ioevent(bell, &doorbell(connection), NoDatamatch) {
+            tracing::warn!(connection, %error, "the doorbell stays");
+        }
+    }
+
     /// Adds the processor with this index, which is also its APIC id.
     ///
     /// # Errors
@@ -156,6 +209,11 @@ impl Partition {
     pub fn create_vp(&self, index: u8) -> Result<OwnedVcpu, PartitionError> {
         self.vm.create_vcpu(index).step("create a virtual processor").map(OwnedVcpu::new)
     }
+}
+
+/// Where a signal of the guest counts as a write. Connection ids have 24 bits, so all have a place.
+fn doorbell(connection: u32) -> IoEventAddress {
+    IoEventAddress::Mmio(ConnectionId(connection).event_doorbell().unwrap_or(u64::MAX))
 }
 
 impl InterruptSink for Partition {

@@ -21,6 +21,7 @@ use crate::{
     console::{Console, ConsoleServer},
     machine::{Machine, StartError},
     signal::Outcome,
+    synthetic::disk::{self, DiskError},
     vp,
 };
 
@@ -66,11 +67,7 @@ pub fn run(daemon: UnixStream) -> io::Result<()> {
     let mut link = Link { stream: daemon, decoder: Decoder::default() };
     match order {
         WorkerRequest::Check(config) => {
-            let checked = boot::load(&config);
-            link.send(
-                &checked
-                    .map_or_else(|error| WorkerEvent::Refused(error.to_string()), |_| WorkerEvent::Checked),
-            )
+            link.send(&check(&config).map_or_else(WorkerEvent::Refused, |()| WorkerEvent::Checked))
         }
         WorkerRequest::Start { config, console, log } => {
             vp::prepare_interrupts()?;
@@ -78,6 +75,16 @@ pub fn run(daemon: UnixStream) -> io::Result<()> {
             lives.run(console, log)
         }
         other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{other:?} is no first order"))),
+    }
+}
+
+/// Looks at all files of a configuration; what is wrong is one line.
+fn check(config: &VmConfig) -> Result<(), String> {
+    boot::load(config).map_err(|error| error.to_string())?;
+    match disk::controller(config) {
+        // It is looked at again when the machine starts.
+        Ok(_) | Err(DiskError::InUse(_)) => Ok(()),
+        Err(error) => Err(error.to_string()),
     }
 }
 

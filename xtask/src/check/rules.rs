@@ -26,7 +26,7 @@ const RULES: [Rule; 14] = [
     Rule { name: "control", own: &[], foreign: None },
     Rule { name: "cli", own: &["control", "tlfs"], foreign: None },
     Rule { name: "manager", own: &["control"], foreign: None },
-    Rule { name: "worker", own: &["control", "tlfs"], foreign: None },
+    Rule { name: "worker", own: &["control", "storvsp", "tlfs", "vmbus"], foreign: None },
     Rule { name: "guest", own: &["tlfs"], foreign: None },
     Rule { name: "bench", own: &[], foreign: None },
     Rule { name: "signals", own: &["tlfs", "worker"], foreign: None },

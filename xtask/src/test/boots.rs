@@ -58,7 +58,7 @@ const VISIT: &[(&str, &str)] = &[
 ];
 
 /// All boots, in the order they are run: what the later ones rest on comes first.
-pub(super) const TABLE: [Test; 23] = [
+pub(super) const TABLE: [Test; 24] = [
     boot("cpus-1", "the root runs on 1 processor: work, timer interrupts, clocks, no complaints", machine(1)),
     boot("cpus-2", "the root runs on 2 processors", machine(2)),
     boot("cpus-4", "the root runs on 4 processors", machine(4)),
@@ -153,6 +153,27 @@ pub(super) const TABLE: [Test; 23] = [
                 "hidden-hypervisor",
                 "hidden-interrupts",
                 "hidden-off",
+            ],
+            needs_stack: true,
+            ..Boot::USUAL
+        },
+    ),
+    boot(
+        "disks",
+        "a child's stock driver finds synthetic disks, and what it writes is in the root's files, also after a reset",
+        Boot {
+            scenario: "disks",
+            expected: &[
+                "disks-kept",
+                "disks-first",
+                "disks-second",
+                "disks-third",
+                "disks-read-only",
+                "disks-read",
+                "disks-written-first",
+                "disks-written-second",
+                "disks-untouched",
+                "disks-gone",
             ],
             needs_stack: true,
             ..Boot::USUAL

@@ -188,11 +188,15 @@ fn start(controller: &Controller, memory: &dyn Memory, srb: &Srb, ranges: &Range
     let disk = controller.disk(srb.lun).filter(|_| on_target);
     let disk = match disk {
         Some(disk) if !cdb.is_report_luns() => disk,
-        _ if on_target && cdb.is_report_luns() => {
-            return Start::Ended(give(memory, srb, ranges, report_luns(&cdb, controller.luns().into_iter())));
+        _ if cdb.is_report_luns() => {
+            let luns = if on_target { controller.luns() } else { Vec::new() };
+            return Start::Ended(give(memory, srb, ranges, report_luns(&cdb, luns.into_iter())));
         }
         _ if cdb.is_inquiry() => return Start::Ended(give(memory, srb, ranges, absent_unit(&cdb))),
-        _ => return refused(srb_status::INVALID_LUN),
+        _ if on_target => return refused(srb_status::INVALID_LUN),
+        // Linux forgets the unit of this number at target 0 of bus 0 when it hears of an invalid one, whatever bus was meant
+        // (`storvsc_remove_lun`).
+        _ => return refused(srb_status::NO_DEVICE),
     };
     let mut target = disk.target();
     let wanted = target.parameter_bytes(&cdb);

@@ -37,6 +37,11 @@ pub(super) fn integer(value: u32) -> Vec<u8> {
     }
 }
 
+/// `"text"`.
+pub(super) fn string(text: &str) -> Vec<u8> {
+    [&[0x0d], text.as_bytes(), &[0]].concat()
+}
+
 /// `EISAID ("PNP0501")`: three letters of five bits each and four hexadecimal digits, most significant byte
 /// first.
 pub(super) fn eisa_id(id: &str) -> Vec<u8> {

@@ -31,6 +31,7 @@ fn config(kernel: &Path, memory_mib: u64) -> VmConfig {
         initramfs: None,
         cmdline: "console=ttyS0".into(),
         enlightenments: true,
+        disks: Vec::new(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use mshv_bindings::{
     hv_message, hv_message_type_HVMSG_GPA_INTERCEPT as GPA_INTERCEPT,
+    hv_message_type_HVMSG_HYPERCALL_INTERCEPT as HYPERCALL_INTERCEPT,
     hv_message_type_HVMSG_UNMAPPED_GPA as UNMAPPED_GPA,
     hv_message_type_HVMSG_UNRECOVERABLE_EXCEPTION as UNRECOVERABLE_EXCEPTION,
     hv_message_type_HVMSG_X64_APIC_EOI as APIC_EOI,
@@ -84,6 +85,17 @@ pub struct Msr {
     pub value: u64,
 }
 
+/// `hv_x64_hypercall_intercept_message`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hypercall {
+    /// Common part.
+    pub header: Header,
+    /// The call's control word (TLFS hypercall-interface).
+    pub control: u64,
+    /// Where the call's input is, or the input itself.
+    pub input: u64,
+}
+
 /// Why the processor left the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exit {
@@ -93,6 +105,8 @@ pub enum Exit {
     Memory(MemoryAccess),
     /// An access to a model-specific register that the hypervisor does not have.
     Msr(Msr),
+    /// A hypercall that the hypervisor leaves to the parent.
+    Hypercall(Hypercall),
     /// A local APIC has ended a level-triggered interrupt.
     EndOfInterrupt {
         /// Its vector.
@@ -132,6 +146,9 @@ impl Exit {
                 number: payload.u32(40),
                 value: payload.u64(48) << 32 | payload.u64(56) & 0xffff_ffff,
             }),
+            HYPERCALL_INTERCEPT => {
+                Self::Hypercall(Hypercall { header, control: payload.u64(56), input: payload.u64(64) })
+            }
             APIC_EOI => Self::EndOfInterrupt { vector: payload.u8(4) },
             UNRECOVERABLE_EXCEPTION => Self::Unrecoverable(header),
             kind => Self::Unknown { kind, header },

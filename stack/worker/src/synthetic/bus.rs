@@ -1,0 +1,302 @@
+//! The bus's thread: the control plane, joined to the world.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::Ordering,
+        mpsc::{Receiver, RecvTimeoutError},
+    },
+    time::{Duration, Instant},
+};
+
+use mshv_ioctls::MshvError;
+use storvsp::{
+    controller::Controller,
+    queue::{Queue, Role},
+};
+use tlfs::{
+    HvStatus,
+    synic::{HvMessage, MessageType},
+};
+use vmbus::{
+    memory::Memory,
+    protocol::SYNIC_MESSAGE_TYPE,
+    ranges::Ranges,
+    server::{
+        ChannelId, Event as BusEvent, GpadlId, Host, MessageTarget, Offer, Open, Opened, Refused, Server,
+        SocketRequest,
+    },
+};
+use zerocopy::FromZeros;
+
+use super::{Event, Post, channel::Channel, disk};
+use crate::{memory::GuestRam, partition::Partition};
+
+/// How soon a message is tried again for which the guest had no room.
+const RETRY: Duration = Duration::from_millis(2);
+/// A guest can cause any number of complaints; this many of them are logged in a second.
+const COMPLAINTS_A_SECOND: u32 = 5;
+
+/// The bus with its control plane.
+pub(super) struct Bus {
+    server: Server,
+    world: World,
+    /// Messages of the guest that wait for those to the guest to leave.
+    inbox: VecDeque<Vec<u8>>,
+}
+
+/// What the control plane wants told, once it has returned.
+enum Answer {
+    Opened(ChannelId, Opened),
+    Closed(ChannelId),
+    Unmapped(GpadlId),
+    NoSocket(SocketRequest),
+}
+
+/// What a channel belongs to.
+#[derive(Clone)]
+struct Device {
+    offer: Offer,
+    role: Role,
+    controller: Arc<Controller>,
+}
+
+/// All that is not the control plane.
+struct World {
+    partition: Partition,
+    memory: Arc<dyn Memory>,
+    post: Post,
+    devices: BTreeMap<ChannelId, Device>,
+    channels: BTreeMap<ChannelId, Channel>,
+    outbox: VecDeque<(MessageTarget, HvMessage)>,
+    answers: VecDeque<Answer>,
+    complaints: Complaints,
+}
+
+impl Bus {
+    pub(super) fn new(partition: Partition, ram: Arc<GuestRam>, vps: u32, post: Post) -> Self {
+        let world = World {
+            partition,
+            memory: ram,
+            post,
+            devices: BTreeMap::new(),
+            channels: BTreeMap::new(),
+            outbox: VecDeque::new(),
+            answers: VecDeque::new(),
+            complaints: Complaints::new(),
+        };
+        Self { server: Server::new(vps), world, inbox: VecDeque::new() }
+    }
+
+    /// Offers a controller.
+    pub(super) fn offer(&mut self, controller: Arc<Controller>) {
+        let offer = Controller::offer(disk::INSTANCE);
+        self.add(Device { offer, role: Role::First, controller });
+    }
+
+    fn add(&mut self, device: Device) {
+        match self.server.offer(&mut self.world, device.offer.clone()) {
+            Ok(id) => {
+                self.world.devices.insert(id, device);
+            }
+            Err(error) => tracing::warn!(%error, "a channel is not offered"),
+        }
+    }
+
+    /// Until [`Event::Stop`].
+    pub(super) fn run(mut self, events: &Receiver<Event>) {
+        loop {
+            let event = if self.world.outbox.is_empty() {
+                events.recv().map_err(RecvTimeoutError::from)
+            } else {
+                events.recv_timeout(RETRY)
+            };
+            match event {
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+                Ok(event) => self.take(event),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+            self.settle();
+        }
+        std::mem::take(&mut self.world.channels).into_values().for_each(Channel::end);
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Message(message) => self.inbox.push_back(message),
+            Event::Subchannels(channel, count) => self.offer_subchannels(channel, count),
+            Event::Broken(channel, reason) => {
+                tracing::warn!(channel = channel.0, "the guest loses a channel: {reason}");
+                self.server.revoke(&mut self.world, channel);
+            }
+            Event::Ended(channel) => {
+                if let Some(channel) = self.world.channels.remove(&channel) {
+                    channel.end();
+                }
+                self.world.answers.push_back(Answer::Closed(channel));
+            }
+            Event::Stop => {}
+        }
+    }
+
+    fn offer_subchannels(&mut self, first: ChannelId, count: u16) {
+        let Some(device) = self.world.devices.get(&first).cloned() else { return };
+        for index in 1..=count {
+            let offer = device.offer.subchannel(index);
+            self.add(Device { offer, role: Role::Sub, ..device.clone() });
+        }
+    }
+
+    /// Does all that has become possible. The guest's next message is only looked at when those that the last one caused
+    /// have left, which bounds how many there are.
+    fn settle(&mut self) {
+        loop {
+            while let Some(answer) = self.world.answers.pop_front() {
+                self.answer(answer);
+            }
+            self.world.send();
+            if !self.world.outbox.is_empty() {
+                return;
+            }
+            let Some(message) = self.inbox.pop_front() else { return };
+            self.world.post.waiting.fetch_sub(1, Ordering::AcqRel);
+            self.server.receive(&mut self.world, &message);
+        }
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        let (server, world) = (&mut self.server, &mut self.world);
+        match answer {
+            Answer::Opened(channel, opened) => server.opened(world, channel, opened),
+            Answer::Closed(channel) => server.closed(world, channel),
+            Answer::Unmapped(gpadl) => server.gpadl_unmapped(world, gpadl),
+            Answer::NoSocket(request) => server.refuse_socket(world, &request),
+        }
+    }
+}
+
+impl World {
+    /// Sends what waits, as far as the guest has room.
+    fn send(&mut self) {
+        while let Some((target, message)) = self.outbox.front() {
+            match self.partition.post(target.vp, target.sint, message) {
+                Ok(()) => {}
+                Err(MshvError::Hypercall { status_raw, .. })
+                    if status_raw == HvStatus::INSUFFICIENT_BUFFERS.0 =>
+                {
+                    return;
+                }
+                Err(error) => tracing::debug!(%error, "the guest takes no message"),
+            }
+            self.outbox.pop_front();
+        }
+    }
+
+    fn serve(&mut self, id: ChannelId, open: &Open, ring: &Ranges) -> Result<Channel, String> {
+        let device = self.devices.get(&id).ok_or("it belongs to no device")?;
+        let memory = self.memory.clone();
+        let queue = Queue::open(device.controller.clone(), memory, device.role, ring, open.downstream_page)
+            .map_err(|error| error.to_string())?;
+        Channel::start(id, &self.partition, open, queue, self.post.events.clone())
+            .map_err(|error| error.to_string())
+    }
+}
+
+impl Host for World {
+    fn post(&mut self, target: MessageTarget, message: &[u8]) {
+        let mut slot = HvMessage::new_zeroed();
+        slot.header.message_type = MessageType(SYNIC_MESSAGE_TYPE);
+        slot.header.payload_size = u8::try_from(message.len()).unwrap_or(u8::MAX);
+        match slot.payload.get_mut(..message.len()) {
+            Some(payload) => payload.copy_from_slice(message),
+            None => return tracing::error!(bytes = message.len(), "a message of the bus is too long"),
+        }
+        self.outbox.push_back((target, slot));
+    }
+
+    fn map_gpadl(&mut self, channel: ChannelId, _: GpadlId, ranges: &Ranges) -> Result<(), Refused> {
+        let is_ram = ranges
+            .segments(0, ranges.bytes())
+            .iter()
+            .all(|segment| self.memory.is_ram(segment.gpa, segment.bytes.into()));
+        if is_ram {
+            return Ok(());
+        }
+        self.complaints.say(format_args!("the guest lends channel {} what is not its RAM", channel.0));
+        Err(Refused)
+    }
+
+    fn unmap_gpadl(&mut self, _: ChannelId, gpadl: GpadlId) {
+        // Rings are used by an open channel only, and that is closed first.
+        self.answers.push_back(Answer::Unmapped(gpadl));
+    }
+
+    fn open(&mut self, channel: ChannelId, open: &Open, ring: &Ranges) {
+        let opened = match self.serve(channel, open, ring) {
+            Ok(served) => {
+                self.channels.insert(channel, served);
+                Opened::Yes
+            }
+            Err(reason) => {
+                self.complaints.say(format_args!("channel {} cannot be opened: {reason}", channel.0));
+                Opened::Refused
+            }
+        };
+        self.answers.push_back(Answer::Opened(channel, opened));
+    }
+
+    fn close(&mut self, channel: ChannelId) {
+        match self.channels.get(&channel) {
+            Some(open) => open.ask_to_end(),
+            None => self.answers.push_back(Answer::Closed(channel)),
+        }
+    }
+
+    fn retarget(&mut self, channel: ChannelId, target_vp: Option<u32>) {
+        if let Some(open) = self.channels.get(&channel) {
+            open.retarget(target_vp);
+        }
+    }
+
+    fn connect_socket(&mut self, request: SocketRequest) {
+        self.answers.push_back(Answer::NoSocket(request));
+    }
+
+    fn removed(&mut self, channel: ChannelId) {
+        self.devices.remove(&channel);
+    }
+
+    fn log(&mut self, event: BusEvent) {
+        match event {
+            BusEvent::Ignored(_) | BusEvent::VersionRefused(_) => {
+                self.complaints.say(format_args!("{event}"))
+            }
+            _ => tracing::info!("{event}"),
+        }
+    }
+}
+
+/// What is said about a guest that does wrong, so often and no more.
+struct Complaints {
+    since: Instant,
+    said: u32,
+}
+
+impl Complaints {
+    fn new() -> Self {
+        Self { since: Instant::now(), said: 0 }
+    }
+
+    fn say(&mut self, what: std::fmt::Arguments<'_>) {
+        if self.since.elapsed() >= Duration::from_secs(1) {
+            *self = Self::new();
+        }
+        self.said = self.said.saturating_add(1);
+        match self.said {
+            ..COMPLAINTS_A_SECOND => tracing::warn!("{what}"),
+            COMPLAINTS_A_SECOND => tracing::warn!("{what}; more such lines of this second are left out"),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! An open channel: its thread, and its signals in both directions.
+
+use std::{
+    io,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::Sender,
+    },
+    thread::{self, JoinHandle},
+};
+
+use mshv_ioctls::MshvError;
+use storvsp::queue::{Queue, Service};
+use vmbus::{
+    ring::Signal,
+    server::{ChannelId, Open},
+};
+use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
+
+use super::Event;
+use crate::partition::Partition;
+
+/// Packets that are taken before the guest hears of those that are done.
+const BUDGET: usize = 64;
+
+/// Why a channel cannot be served.
+#[derive(Debug)]
+pub(super) enum OpenError {
+    Host(io::Error),
+    Doorbell(MshvError),
+}
+
+impl From<io::Error> for OpenError {
+    fn from(error: io::Error) -> Self {
+        Self::Host(error)
+    }
+}
+
+impl std::fmt::Display for OpenError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Host(error) => write!(f, "the host is out of threads or descriptors: {error}"),
+            Self::Doorbell(error) => write!(f, "there is no doorbell for its signals: {error}"),
+        }
+    }
+}
+
+/// What the bus's thread and the channel's share.
+struct Shared {
+    id: ChannelId,
+    partition: Partition,
+    /// The guest's signals, and whatever else the thread is to look at.
+    bell: EventFd,
+    stop: AtomicBool,
+    /// The VP that is signalled; none if the guest looks by itself.
+    target_vp: Mutex<Option<u32>>,
+    sint: u8,
+    flag: u16,
+    events: Sender<Event>,
+    wakes: AtomicU64,
+    signals: AtomicU64,
+}
+
+/// An open channel.
+pub(super) struct Channel {
+    shared: Arc<Shared>,
+    connection: u32,
+    thread: JoinHandle<()>,
+}
+
+impl Channel {
+    /// Serves `queue` in a thread of its own.
+    pub(super) fn start(
+        id: ChannelId,
+        partition: &Partition,
+        open: &Open,
+        queue: Queue,
+        events: Sender<Event>,
+    ) -> Result<Self, OpenError> {
+        let shared = Arc::new(Shared {
+            id,
+            partition: partition.clone(),
+            bell: EventFd::new(EFD_CLOEXEC)?,
+            stop: AtomicBool::new(false),
+            target_vp: Mutex::new(open.target_vp),
+            sint: open.sint,
+            flag: open.event_flag,
+            events,
+            wakes: AtomicU64::new(0),
+            signals: AtomicU64::new(0),
+        });
+        partition.ring(&shared.bell, open.connection).map_err(OpenError::Doorbell)?;
+        let own = shared.clone();
+        let thread = thread::Builder::new().name(format!("channel{}", id.0)).spawn(move || own.run(queue));
+        match thread {
+            Ok(thread) => Ok(Self { shared, connection: open.connection, thread }),
+            Err(error) => {
+                partition.unring(&shared.bell, open.connection);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Asks the thread to end; it says [`Event::Ended`] when it has.
+    pub(super) fn ask_to_end(&self) {
+        self.shared.stop.store(true, Ordering::Release);
+        self.shared.ring();
+    }
+
+    /// Waits for the thread, and takes the doorbell away.
+    pub(super) fn end(self) {
+        self.ask_to_end();
+        if self.thread.join().is_err() {
+            tracing::error!("a channel's thread has panicked");
+        }
+        self.shared.partition.unring(&self.shared.bell, self.connection);
+        let Shared { id, wakes, signals, .. } = &*self.shared;
+        let [wakes, signals] = [wakes, signals].map(|count| count.load(Ordering::Relaxed));
+        tracing::debug!(channel = id.0, wakes, signals, "channel is closed");
+    }
+
+    /// Signals go to another VP from now on.
+    pub(super) fn retarget(&self, target_vp: Option<u32>) {
+        *self.shared.target_vp.lock().expect("no holder of this lock panics") = target_vp;
+    }
+}
+
+impl Shared {
+    fn run(&self, mut queue: Queue) {
+        while !self.stop.load(Ordering::Acquire) {
+            match queue.service(BUDGET) {
+                Ok(service) => {
+                    let more = service.more;
+                    self.publish(&service);
+                    if !more {
+                        self.wait();
+                    }
+                }
+                Err(fault) => {
+                    self.tell(Event::Broken(self.id, fault.to_string()));
+                    while !self.stop.load(Ordering::Acquire) {
+                        self.wait();
+                    }
+                }
+            }
+        }
+        // The storage answers at once, so nothing is under way.
+        debug_assert!(queue.is_idle());
+        drop(queue);
+        self.tell(Event::Ended(self.id));
+    }
+
+    /// Waits for the guest's signal, or to be asked to end.
+    fn wait(&self) {
+        if let Err(error) = self.bell.read() {
+            tracing::warn!(channel = self.id.0, %error, "event descriptor fails");
+        }
+        self.wakes.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn ring(&self) {
+        if let Err(error) = self.bell.write(1) {
+            tracing::warn!(channel = self.id.0, %error, "event descriptor fails");
+        }
+    }
+
+    fn publish(&self, service: &Service) {
+        if service.signal == Signal::Needed {
+            self.signal();
+        }
+        if let Some(count) = service.subchannels {
+            self.tell(Event::Subchannels(self.id, count));
+        }
+    }
+
+    /// Sets the channel's flag in the guest. Under the lock, so that none reaches a VP that is no longer meant.
+    fn signal(&self) {
+        let target = self.target_vp.lock().expect("no holder of this lock panics");
+        let Some(vp) = *target else { return };
+        self.signals.fetch_add(1, Ordering::Relaxed);
+        if let Err(error) = self.partition.signal(vp, self.sint, self.flag) {
+            tracing::debug!(channel = self.id.0, %error, "the guest takes no signal");
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        // Without a bus the machine is ending.
+        let _ = self.events.send(event);
+    }
+}

@@ -47,12 +47,12 @@ const VISIT: &[(&str, &str)] = &[
          --initramfs /var/lib/bulkhead/images/initramfs --start && echo two has $((40 + 2))\n",
     ),
     ("two has 42", "bulkhead list\n"),
-    ("two   running", "bulkhead console demo\n"),
+    ("two   running", "bulkhead console demo; echo left $((40 + 6))\n"),
     // A carriage return is what a terminal's Enter key sends, and 0x1d is Ctrl-].
     ("Connected to demo", "\recho in the child $((40 + 3))\r"),
-    // The console client takes all that comes with the Ctrl-]; the child's prompt ends when it has left.
+    // The console client takes all that comes with the Ctrl-], so the next line waits until it has left.
     ("in the child 43", "\x1d"),
-    ("/ # ", "bulkhead destroy two && echo destroyed $((40 + 4))\n"),
+    ("left 46", "bulkhead destroy two && echo destroyed $((40 + 4))\n"),
     ("destroyed 44", "bulkhead stop demo --timeout 60 && echo stopped $((40 + 5))\n"),
     ("stopped 45", "exit\n"),
 ];

@@ -1,7 +1,8 @@
 //! An open channel: its thread, and its signals in both directions.
 
 use std::{
-    io,
+    fmt, io,
+    panic::{self, AssertUnwindSafe},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -37,12 +38,24 @@ impl From<io::Error> for OpenError {
     }
 }
 
-impl std::fmt::Display for OpenError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Host(error) => write!(f, "the host is out of threads or descriptors: {error}"),
             Self::Doorbell(error) => write!(f, "there is no doorbell for its signals: {error}"),
         }
+    }
+}
+
+/// What a channel has cost.
+pub(super) struct Closed {
+    wakes: u64,
+    signals: u64,
+}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "after {} wake-ups of its thread and {} signals to the guest", self.wakes, self.signals)
     }
 }
 
@@ -109,15 +122,14 @@ impl Channel {
     }
 
     /// Waits for the thread, and takes the doorbell away.
-    pub(super) fn end(self) {
+    pub(super) fn end(self) -> Closed {
         self.ask_to_end();
         if self.thread.join().is_err() {
             tracing::error!("a channel's thread has panicked");
         }
         self.shared.partition.unring(&self.shared.bell, self.connection);
-        let Shared { id, wakes, signals, .. } = &*self.shared;
-        let [wakes, signals] = [wakes, signals].map(|count| count.load(Ordering::Relaxed));
-        tracing::debug!(channel = id.0, wakes, signals, "channel is closed");
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Closed { wakes: count(&self.shared.wakes), signals: count(&self.shared.signals) }
     }
 
     /// Signals go to another VP from now on.
@@ -128,27 +140,35 @@ impl Channel {
 
 impl Shared {
     fn run(&self, mut queue: Queue) {
+        // A thread that panicked would never answer the guest, nor say that it uses its memory no more.
+        let served = panic::catch_unwind(AssertUnwindSafe(|| self.serve(&mut queue)));
+        let defect = || Err("the worker has a defect; its log has the place".to_owned());
+        if let Err(reason) = served.unwrap_or_else(|_| defect()) {
+            self.tell(Event::Broken(self.id, reason));
+            while !self.stop.load(Ordering::Acquire) {
+                self.wait();
+            }
+        }
+        drop(queue);
+        self.tell(Event::Ended(self.id));
+    }
+
+    /// Serves the rings until it is asked to end.
+    ///
+    /// # Errors
+    ///
+    /// The channel has to be withdrawn: for what reason.
+    fn serve(&self, queue: &mut Queue) -> Result<(), String> {
         while !self.stop.load(Ordering::Acquire) {
-            match queue.service(BUDGET) {
-                Ok(service) => {
-                    let more = service.more;
-                    self.publish(&service);
-                    if !more {
-                        self.wait();
-                    }
-                }
-                Err(fault) => {
-                    self.tell(Event::Broken(self.id, fault.to_string()));
-                    while !self.stop.load(Ordering::Acquire) {
-                        self.wait();
-                    }
-                }
+            let service = queue.service(BUDGET).map_err(|fault| fault.to_string())?;
+            self.publish(&service);
+            if !service.more {
+                self.wait();
             }
         }
         // The storage answers at once, so nothing is under way.
         debug_assert!(queue.is_idle());
-        drop(queue);
-        self.tell(Event::Ended(self.id));
+        Ok(())
     }
 
     /// Waits for the guest's signal, or to be asked to end.

@@ -89,7 +89,13 @@ impl Machine {
         let synthetic = match controller {
             Some(controller) => {
                 partition.report_messages().map_err(StartError::Partition)?;
-                let started = Synthetic::start(partition, ram.clone(), config.vps, controller);
+                let started = Synthetic::start(
+                    Arc::new(partition),
+                    ram.clone(),
+                    config.vps,
+                    controller,
+                    board.signal.clone(),
+                );
                 Some(started.map_err(StartError::Host)?)
             }
             None => None,

@@ -31,8 +31,8 @@ use vmbus::{
 };
 use zerocopy::FromZeros;
 
-use super::{Event, Post, channel::Channel, disk};
-use crate::{memory::GuestRam, partition::Partition};
+use super::{Event, Link, Post, channel::Channel, disk};
+use crate::memory::GuestRam;
 
 /// How soon a message is tried again for which the guest had no room, at first and at last: a guest that never makes
 /// room is not worth much time.
@@ -66,7 +66,7 @@ struct Device {
 
 /// All that is not the control plane.
 struct World {
-    partition: Partition,
+    link: Arc<dyn Link>,
     memory: Arc<dyn Memory>,
     post: Post,
     devices: BTreeMap<ChannelId, Device>,
@@ -77,9 +77,9 @@ struct World {
 }
 
 impl Bus {
-    pub(super) fn new(partition: Partition, ram: Arc<GuestRam>, vps: u32, post: Post) -> Self {
+    pub(super) fn new(link: Arc<dyn Link>, ram: Arc<GuestRam>, vps: u32, post: Post) -> Self {
         let world = World {
-            partition,
+            link,
             memory: ram,
             post,
             devices: BTreeMap::new(),
@@ -189,7 +189,7 @@ impl World {
     /// Sends what waits, as far as the guest has room.
     fn send(&mut self) {
         while let Some((target, message)) = self.outbox.front() {
-            match self.partition.post(target.vp, target.sint, message) {
+            match self.link.post(target.vp, target.sint, message) {
                 Ok(()) => {}
                 Err(MshvError::Hypercall { status_raw, .. })
                     if status_raw == HvStatus::INSUFFICIENT_BUFFERS.0 =>
@@ -207,7 +207,7 @@ impl World {
         let memory = self.memory.clone();
         let queue = Queue::open(device.controller.clone(), memory, device.role, ring, open.downstream_page)
             .map_err(|error| error.to_string())?;
-        Channel::start(id, &self.partition, open, queue, self.post.events.clone())
+        Channel::start(id, self.link.clone(), open, queue, self.post.events.clone())
             .map_err(|error| error.to_string())
     }
 }

@@ -19,8 +19,7 @@ use vmbus::{
 };
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
-use super::Event;
-use crate::partition::Partition;
+use super::{Event, Link};
 
 /// Packets that are taken before the guest hears of those that are done.
 const BUDGET: usize = 64;
@@ -62,7 +61,7 @@ impl fmt::Display for Closed {
 /// What the bus's thread and the channel's share.
 struct Shared {
     id: ChannelId,
-    partition: Partition,
+    link: Arc<dyn Link>,
     /// The guest's signals, and whatever else the thread is to look at.
     bell: EventFd,
     stop: AtomicBool,
@@ -79,21 +78,21 @@ struct Shared {
 pub(super) struct Channel {
     shared: Arc<Shared>,
     connection: u32,
-    thread: JoinHandle<()>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Channel {
     /// Serves `queue` in a thread of its own.
     pub(super) fn start(
         id: ChannelId,
-        partition: &Partition,
+        link: Arc<dyn Link>,
         open: &Open,
         queue: Queue,
         events: Sender<Event>,
     ) -> Result<Self, OpenError> {
         let shared = Arc::new(Shared {
             id,
-            partition: partition.clone(),
+            link,
             bell: EventFd::new(EFD_CLOEXEC)?,
             stop: AtomicBool::new(false),
             target_vp: Mutex::new(open.target_vp),
@@ -103,13 +102,13 @@ impl Channel {
             wakes: AtomicU64::new(0),
             signals: AtomicU64::new(0),
         });
-        partition.ring(&shared.bell, open.connection).map_err(OpenError::Doorbell)?;
+        shared.link.ring(&shared.bell, open.connection).map_err(OpenError::Doorbell)?;
         let own = shared.clone();
         let thread = thread::Builder::new().name(format!("channel{}", id.0)).spawn(move || own.run(queue));
         match thread {
-            Ok(thread) => Ok(Self { shared, connection: open.connection, thread }),
+            Ok(thread) => Ok(Self { shared, connection: open.connection, thread: Some(thread) }),
             Err(error) => {
-                partition.unring(&shared.bell, open.connection);
+                shared.link.unring(&shared.bell, open.connection);
                 Err(error.into())
             }
         }
@@ -123,18 +122,25 @@ impl Channel {
 
     /// Waits for the thread, and takes the doorbell away.
     pub(super) fn end(self) -> Closed {
-        self.ask_to_end();
-        if self.thread.join().is_err() {
-            tracing::error!("a channel's thread has panicked");
-        }
-        self.shared.partition.unring(&self.shared.bell, self.connection);
+        let shared = self.shared.clone();
+        drop(self);
         let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
-        Closed { wakes: count(&self.shared.wakes), signals: count(&self.shared.signals) }
+        Closed { wakes: count(&shared.wakes), signals: count(&shared.signals) }
     }
 
     /// Signals go to another VP from now on.
     pub(super) fn retarget(&self, target_vp: Option<u32>) {
         *self.shared.target_vp.lock().expect("no holder of this lock panics") = target_vp;
+    }
+}
+
+impl Drop for Channel {
+    fn drop(&mut self) {
+        self.ask_to_end();
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("a channel's thread has panicked");
+        }
+        self.shared.link.unring(&self.shared.bell, self.connection);
     }
 }
 
@@ -199,7 +205,7 @@ impl Shared {
         let target = self.target_vp.lock().expect("no holder of this lock panics");
         let Some(vp) = *target else { return };
         self.signals.fetch_add(1, Ordering::Relaxed);
-        if let Err(error) = self.partition.signal(vp, self.sint, self.flag) {
+        if let Err(error) = self.link.signal(vp, self.sint, self.flag) {
             tracing::debug!(channel = self.id.0, %error, "the guest takes no signal");
         }
     }

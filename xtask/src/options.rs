@@ -55,6 +55,10 @@ pub(crate) struct RunOptions {
     pub(crate) root: RootOptions,
     #[command(flatten)]
     pub(crate) child: ChildOptions,
+    /// Give the child a synthetic disk: a file, or a size such as 64M for a scratch disk. It is a virtio disk of the
+    /// machine, behind those of --disk. Repeatable
+    #[arg(long = "child-disk", value_name = "SOURCE", help_heading = "Child", conflicts_with_all = ["bare", "no_child"])]
+    pub(crate) child_disks: Vec<Storage>,
     /// Boot the root kernel on the bare machine, without hypervisor and child
     #[arg(long)]
     pub(crate) bare: bool,
@@ -256,15 +260,20 @@ impl FromStr for Disk {
         let (kind, source) = text.split_once(':').context("a disk is KIND:SOURCE, such as nvme:64M")?;
         let kind = DiskKind::from_str(kind, true)
             .map_err(|_| anyhow::anyhow!("`{kind}` is no kind of disk: use virtio, nvme or ahci"))?;
+        Ok(Self { kind, storage: source.parse()? })
+    }
+}
+
+impl FromStr for Storage {
+    type Err = anyhow::Error;
+
+    fn from_str(source: &str) -> Result<Self> {
         let path = PathBuf::from(source);
-        let storage = if path.is_file() {
-            Storage::File(path)
-        } else {
-            Storage::Scratch(
-                bytes(source).with_context(|| format!("`{source}` is neither a file nor a size"))?,
-            )
-        };
-        Ok(Self { kind, storage })
+        if path.is_file() {
+            return Ok(Self::File(path));
+        }
+        let size = bytes(source).with_context(|| format!("`{source}` is neither a file nor a size"))?;
+        Ok(Self::Scratch(size))
     }
 }
 
@@ -367,6 +376,7 @@ mod tests {
         let disk: Disk = "nvme:64M".parse().unwrap();
         assert_eq!(disk, Disk { kind: DiskKind::Nvme, storage: Storage::Scratch(64 << 20) });
         assert!("floppy:1M".parse::<Disk>().is_err());
+        assert_eq!("8M".parse::<Storage>().unwrap(), Storage::Scratch(8 << 20));
         assert!("nvme:/no/such/file".parse::<Disk>().is_err());
     }
 

@@ -12,7 +12,7 @@ use crate::child::{self, StockKernel};
 use crate::initramfs::{self, Contents, Image};
 use crate::kernel::Source;
 use crate::machine::{Boot, Ending, Session, Spec};
-use crate::options::{ChildOptions, RootOptions, RunOptions};
+use crate::options::{ChildOptions, Disk, DiskKind, RootOptions, RunOptions};
 use crate::{bundle, cargo, progress, scenario, setup, tools};
 
 /// Memory the root needs before it gives any to a child, in bytes.
@@ -35,13 +35,21 @@ pub(crate) fn command(options: &RunOptions) -> Result<()> {
         format!("bulkhead.scenario={scenario} bulkhead.then={}", if terminal { "shell" } else { "poweroff" });
     let folder = folder("run")?;
     let parts = Parts::gather(&options.root, !options.bare, options.child())?;
+    // The root finds them as its last virtio disks.
+    let child_disks =
+        options.child_disks.iter().cloned().map(|storage| Disk { kind: DiskKind::Virtio, storage });
     let spec = Spec {
         cpus: options.machine.cpus,
         memory_mib: options.machine.memory >> 20,
         cpu: options.machine.cpu.clone(),
         threads: options.machine.threads,
-        boot: parts.pack(&folder, &words, |_| {})?.direct(),
-        disks: options.machine.disks.clone(),
+        boot: parts
+            .pack(&folder, &words, |contents| {
+                let disks = format!("CHILD_DISKS={}\n", options.child_disks.len());
+                contents.texts.push(("etc/bulkhead/child-disks.conf".into(), disks));
+            })?
+            .direct(),
+        disks: options.machine.disks.iter().cloned().chain(child_disks).collect(),
         nics: options.machine.nics.clone(),
         reboots: false,
     };

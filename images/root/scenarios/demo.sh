@@ -17,13 +17,19 @@ ok demo-root
 
 . /etc/bulkhead/demo.conf
 images=/var/lib/bulkhead/images
-check demo-create bulkhead create demo --vps "$CHILD_VPS" --memory "$CHILD_MEMORY" --kernel $images/vmlinuz \
+# The disks for the child are the last of the root's.
+CHILD_DISKS=0
+[ ! -f /etc/bulkhead/child-disks.conf ] || . /etc/bulkhead/child-disks.conf
+set --
+for disk in $(ls /sys/block | grep '^vd' | tail -n "$CHILD_DISKS"); do set -- "$@" --disk "/dev/$disk"; done
+check demo-create bulkhead create demo "$@" --vps "$CHILD_VPS" --memory "$CHILD_MEMORY" --kernel $images/vmlinuz \
     --initramfs $images/initramfs --cmdline "$CHILD_CMDLINE"
 check demo-start bulkhead start demo
 
 # The child's report ends with `ready`.
 wait_child demo 180 demo-child && console demo | sed -n '/child: /p'
 bulkhead list
+bulkhead show demo | grep '^  disk'
 
 if [ "$THEN" != shell ]; then
     check demo-stop bulkhead stop demo

@@ -1,40 +1,62 @@
-# A child with three synthetic disks, of sizes that are not round, one of them read-only: it finds them with the sizes that
-# they have, what it writes is what it reads and what the root then finds in the files, nobody writes the read-only
-# one, and after a reset it finds them again as it left them.
+# A child with three synthetic disks, of sizes that are not round: a file, a disk of the root, and a file that may only be
+# read. Its stock driver finds them, what it writes is in the root's file and on the root's disk, also after it has restarted,
+# a flush of its goes down to the root's disk, and the one that may only be read stays as it was.
 . /etc/bulkhead/scenarios/lib.sh
 . /etc/bulkhead/test.conf
 
-# sum FILE: of the 8 MiB that the child writes from 3 MiB on.
-sum() { dd if="$1" bs=1M skip=3 count=8 2>/dev/null | sha256sum | cut -d' ' -f1; }
+disks=/tmp/disks
+mkdir -p $disks
+truncate -s $((24 * 1048576 + 3 * 512)) $disks/first
+head -c $((12 * 1048576 + 512)) /dev/urandom >$disks/third
+third=$(sha256sum <$disks/third)
 
-# written FILE NAME: whether the child has said the sum of what is in the file.
-written() { child_says one "disk $2 has $(sum "$1")"; }
+# sum FILE
+sum() { sha256sum <"$1" | cut -d' ' -f1; }
 
-mkdir -p /tmp/disks
-truncate -s $((48 * 1048576 + 3 * 512)) /tmp/disks/first
-truncate -s $((16 * 1048576 + 4096)) /tmp/disks/second
-head -c $((12 * 1048576 + 512)) /dev/urandom >/tmp/disks/third
-before=$(sha256sum /tmp/disks/third)
+# flushes: how many flushes the root's disk has done (Linux Documentation/block/stat.rst, column 16).
+flushes() { awk '{ print $16 }' /sys/block/vda/stat; }
 
-check disks-start child one "$TEST_CPUS" disks '' \
-    --disk /tmp/disks/first --disk /tmp/disks/second --disk /tmp/disks/third,ro
-# It reports once before the reset and once after.
-if wait_for 240 child_says one 'disks: kept'; then
-    ok disks-kept
+# exits NAME: of the child, in the worker.
+exits() { bulkhead list | awk -v name="$1" '$1 == name { print $(NF - 1) }'; }
+
+flushes_before=$(flushes)
+child one "$TEST_VPS" disks "$TEST_SUFFIX" --disk $disks/first --disk /dev/vda --disk $disks/third,ro >/tmp/said 2>&1 ||
+    { fail disks-start "$(tail -n 1 /tmp/said)"; exit; }
+said_or_ended() { child_says one "$1" || ended one; }
+wait_for 300 said_or_ended 'disks written'
+wait_for 300 said_or_ended 'depth 1 begins'
+exits_before=$(exits one)
+wait_for 120 said_or_ended 'depth 1 ends'
+exits_after=$(exits one)
+if wait_for 60 said_or_ended 'disks done' && child_says one 'disks done'; then
+    ok disks-done
 else
-    fail disks-kept "the child has not found what it wrote ($(state one))"
-    console one | tail -n 30
+    fail disks-done "the child has not come to its end ($(state one))"
+    console one | tail -n 40
     tail -n 20 /var/log/bulkheadd.log
+    exit
 fi
-console one | grep -E 'child: disk'
-says one 'disk sda: 98307 sectors' disks-first
-says one 'disk sdb: 32776 sectors' disks-second
-says one 'disk sdc: 24577 sectors, read-only' disks-third
-says one 'disk sdc refuses a write' disks-read-only
-says one "disk sdc has $(sum /tmp/disks/third)" disks-read
-check disks-written-first written /tmp/disks/first sda
-check disks-written-second written /tmp/disks/second sdb
+console one | grep -E 'child: (disk|.*depth 1|channels)|hv_vmbus: Vmbus'
+bulkhead show one
+says one 'disk 0: 49155 sectors, read-only 0' disks-file-size
+says one "disk 1: $(cat /sys/block/vda/size) sectors, read-only 0" disks-device-size
+says one 'disk 2: 24577 sectors, read-only 1' disks-read-only-size
+says one 'disk 0 reads what was written: right' disks-file
+says one 'disk 1 reads what was written: right' disks-device
+says one 'disk 2 refuses a write' disks-read-only
+says one "disk 2 holds $(sum $disks/third)" disks-read
+says one "channels of the controller: $TEST_CHANNELS" disks-channels
 check disks-off wait_for 60 has_state one stopped
-if [ "$(sha256sum /tmp/disks/third)" = "$before" ]; then ok disks-untouched; else fail disks-untouched "the read-only disk has changed"; fi
+# Those that the child asked for, and none of what follows.
+flushes_after=$(flushes)
+sync
+echo 3 >/proc/sys/vm/drop_caches
+says one "disk 0 holds $(sum $disks/first)" disks-file-kept
+says one "disk 1 holds $(sum /dev/vda)" disks-device-kept
+if [ "$flushes_after" -gt "$flushes_before" ]; then ok disks-flush; else fail disks-flush "the root's disk has done no flush"; fi
+if [ "$(sha256sum <$disks/third)" = "$third" ]; then ok disks-untouched; else fail disks-untouched "the third disk has changed"; fi
+grep -o 'channel .*' /var/log/bulkheadd.log
+# The exits are those of the serial port, by which the child says that it is done.
+echo "disks: 2000 reads of 4 KiB at depth 1 cost $((exits_after - exits_before)) exits to the worker"
 check disks-destroy bulkhead destroy one
 check disks-gone has HvPartitions 1

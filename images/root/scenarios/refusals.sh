@@ -39,6 +39,10 @@ refuses long-cmdline 'command line' 'at most' create x --kernel $kernel --cmdlin
 refuses odd-name a/b 'bulkhead help' create a/b --kernel $kernel
 refuses missing-disk /tmp/none --disk create x --kernel $kernel --memory 384 --disk /tmp/none
 refuses folder-disk /tmp --disk create x --kernel $kernel --memory 384 --disk /tmp,ro
+mkfifo /tmp/pipe
+refuses pipe-disk /tmp/pipe --disk create x --kernel $kernel --memory 384 --disk /tmp/pipe,ro
+: >/tmp/empty
+refuses empty-disk /tmp/empty 'truncate -s' create x --kernel $kernel --memory 384 --disk /tmp/empty
 refuses hidden-disk 'hypervisor is hidden' --disk create x --kernel $kernel --disk /tmp/garbage --no-enlightenments
 refuses unknown-option --frob 'bulkhead help' create x --frob
 refuses unknown-command frob 'bulkhead help' frob

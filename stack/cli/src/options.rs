@@ -165,6 +165,14 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_is_a_path_that_may_end_with_how_it_may_be_used() {
+        let disk = |path: &str, read_only| DiskConfig { path: path.into(), read_only };
+        assert_eq!(super::disk("a,b.img"), Ok(disk("a,b.img", false)));
+        assert_eq!(super::disk("a.img,ro"), Ok(disk("a.img", true)));
+        assert!(super::disk(",ro").is_err() && super::disk("").is_err());
+    }
+
+    #[test]
     fn command_line_of_the_kernel_may_start_with_a_dash() {
         let options =
             Options::try_parse_from(["bulkhead", "create", "a", "--kernel", "k", "--cmdline", "-x y"]);

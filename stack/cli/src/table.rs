@@ -23,10 +23,14 @@ pub(crate) fn list(machines: &[VmStatus]) -> String {
     text
 }
 
-/// One machine, one line, and one line for each of its processors.
+/// One machine, one line, and one line for each of its disks and processors.
 pub(crate) fn status(machine: &VmStatus) -> String {
     const INTERRUPTS_ENABLED: u64 = 1 << 9;
     let mut text = format!("{}: {}\n", machine.name, machine.state);
+    for (number, disk) in machine.disks.iter().enumerate() {
+        let access = if disk.read_only { ", read-only" } else { "" };
+        let _ = writeln!(text, "  disk {number}: {}{access}", disk.path.display());
+    }
     for vp in &machine.processors {
         let interrupts = if vp.rflags & INTERRUPTS_ENABLED != 0 { "on" } else { "off" };
         let _ = writeln!(
@@ -74,6 +78,8 @@ fn uptime(seconds: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use control::DiskConfig;
+
     use super::*;
 
     fn machine(name: &str, state: State) -> VmStatus {
@@ -86,6 +92,7 @@ mod tests {
             pid: None,
             exits: 12,
             resets: 0,
+            disks: Vec::new(),
             processors: Vec::new(),
         }
     }
@@ -100,6 +107,14 @@ a            running  4    1024 MiB  1:02:05  -    12     0
 longer-name  failed   4    1024 MiB  1:02:05  -    12     0       triple fault
 ";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_machine_is_shown_with_its_disks() {
+        let disk = |path: &str, read_only| DiskConfig { path: path.into(), read_only };
+        let disks = vec![disk("/a.img", false), disk("/dev/sdb", true)];
+        let text = status(&VmStatus { disks, ..machine("a", State::Created) });
+        assert_eq!(text, "a: created\n  disk 0: /a.img\n  disk 1: /dev/sdb, read-only\n");
     }
 
     #[test]

@@ -146,6 +146,7 @@ mod tests {
             pid: Some(7),
             exits: 3,
             resets: 0,
+            disks: Vec::new(),
             processors: Vec::new(),
         };
         let json = serde_json::to_value(&status).unwrap();

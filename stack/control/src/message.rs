@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{VmConfig, VmName};
+use crate::{DiskConfig, VmConfig, VmName};
 
 /// What a command asks of the daemon. One connection carries one request.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,6 +106,9 @@ pub struct VmStatus {
     pub exits: u64,
     /// How often the guest has reset itself since the worker started.
     pub resets: u64,
+    /// Its disks, in the order of their units.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub disks: Vec<DiskConfig>,
     /// What the processors are doing, in answer to [`Request::Show`] of a running machine.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub processors: Vec<VpState>,

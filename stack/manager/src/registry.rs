@@ -394,6 +394,7 @@ impl Vm {
             pid: worker.map(|worker| worker.pid),
             exits: worker.map_or(0, |worker| worker.exits),
             resets: worker.map_or(0, |worker| worker.resets),
+            disks: self.config.disks.clone(),
             processors: Vec::new(),
         }
     }

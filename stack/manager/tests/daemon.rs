@@ -71,6 +71,7 @@ impl Daemon {
             initramfs: None,
             cmdline: String::new(),
             enlightenments: true,
+            disks: Vec::new(),
         }))
     }
 

@@ -264,6 +264,14 @@ mod tests {
     }
 
     #[test]
+    fn a_bus_is_described_only_where_there_is_one() {
+        let name = b"VMBUS\0";
+        let [with, without] = [true, false].map(dsdt);
+        assert!(with.windows(name.len()).any(|bytes| bytes == name));
+        assert!(!without.windows(name.len()).any(|bytes| bytes == name));
+    }
+
+    #[test]
     fn processors_beyond_apic_id_254_are_x2apic_entries() {
         let madt = madt(300);
         let (mut local, mut extended, mut at) = (0, 0, 8);

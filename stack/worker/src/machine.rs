@@ -11,6 +11,7 @@ use std::{
 };
 
 use control::{VmConfig, VpState};
+use storvsp::controller::Controller;
 
 use crate::{
     board::Board,
@@ -19,7 +20,7 @@ use crate::{
     partition::{Partition, PartitionError},
     raw,
     signal::Outcome,
-    synthetic::{Synthetic, disk, disk::DiskError},
+    synthetic::Synthetic,
     vp::{self, Shared, Slot},
 };
 
@@ -28,8 +29,6 @@ use crate::{
 pub enum StartError {
     /// Its files or its memory.
     Boot(BootError),
-    /// Its disks.
-    Disk(DiskError),
     /// The kernel or the hypervisor.
     Partition(PartitionError),
     /// The boot processor's registers.
@@ -42,7 +41,6 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Boot(error) => error.fmt(f),
-            Self::Disk(error) => error.fmt(f),
             Self::Partition(error) => error.fmt(f),
             Self::Registers(error) => write!(f, "cannot set the boot processor's registers: {error}"),
             Self::Host(error) => write!(f, "the host is out of threads or descriptors: {error}"),
@@ -63,15 +61,18 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Loads the files, creates the partition and lets its processors run.
+    /// Loads the files, creates the partition and lets its processors run, with the disks of `controller`.
     ///
     /// # Errors
     ///
     /// The first thing that failed; everything made before it is gone again.
-    pub fn start(config: &VmConfig, terminal: Arc<dyn Terminal>) -> Result<Self, StartError> {
+    pub fn start(
+        config: &VmConfig,
+        controller: Option<Arc<Controller>>,
+        terminal: Arc<dyn Terminal>,
+    ) -> Result<Self, StartError> {
         let (ram, entry) = boot::load(config).map_err(StartError::Boot)?;
         raw::prefer_large_pages(&ram);
-        let controller = disk::controller(config).map_err(StartError::Disk)?;
         let partition = Partition::create(config).map_err(StartError::Partition)?;
         partition.map(&ram).map_err(StartError::Partition)?;
         // The check of the configuration keeps the number below the size of an index.
@@ -88,7 +89,13 @@ impl Machine {
         let synthetic = match controller {
             Some(controller) => {
                 partition.report_messages().map_err(StartError::Partition)?;
-                let started = Synthetic::start(partition, ram.clone(), config.vps, controller);
+                let started = Synthetic::start(
+                    Arc::new(partition),
+                    ram.clone(),
+                    config.vps,
+                    controller,
+                    board.signal.clone(),
+                );
                 Some(started.map_err(StartError::Host)?)
             }
             None => None,

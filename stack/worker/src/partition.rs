@@ -30,6 +30,7 @@ use crate::{
     device::ioapic::{Interrupt, InterruptSink},
     memory::GuestRam,
     raw::OwnedVcpu,
+    synthetic::Link,
 };
 
 /// What the guest gets of the hypervisor (`hv_partition_synthetic_processor_features`): presence and
@@ -167,40 +168,6 @@ impl Partition {
         self.vm.install_intercept(calls).step("have hypercalls of the guest reported")
     }
 
-    /// Posts a message to a source of the guest's VP.
-    ///
-    /// # Errors
-    ///
-    /// What the hypervisor says.
-    pub fn post(&self, vp: u32, sint: u8, message: &HvMessage) -> Result<(), MshvError> {
-        self.vm.post_message_direct(vp, sint, message.as_bytes())
-    }
-
-    /// Sets an event flag of a source of the guest's VP.
-    ///
-    /// # Errors
-    ///
-    /// What the hypervisor says.
-    pub fn signal(&self, vp: u32, sint: u8, flag: u16) -> Result<(), MshvError> {
-        self.vm.signal_event_direct(vp, sint, flag).map(drop)
-    }
-
-    /// Rings `bell` when the guest signals `connection`.
-    ///
-    /// # Errors
-    ///
-    /// What the kernel or the hypervisor says.
-    pub fn ring(&self, bell: &EventFd, connection: u32) -> Result<(), MshvError> {
-        self.vm.register_ioevent(bell, &doorbell(connection), NoDatamatch)
-    }
-
-    /// Rings it no more.
-    pub fn unring(&self, bell: &EventFd, connection: u32) {
-        if let Err(error) = self.vm.unregister_ioevent(bell, &doorbell(connection), NoDatamatch) {
-            tracing::warn!(connection, %error, "the doorbell stays");
-        }
-    }
-
     /// Adds the processor with this index, which is also its APIC id.
     ///
     /// # Errors
@@ -214,6 +181,26 @@ impl Partition {
 /// Where a signal of the guest counts as a write. Connection ids have 24 bits, so all have a place.
 fn doorbell(connection: u32) -> IoEventAddress {
     IoEventAddress::Mmio(ConnectionId(connection).event_doorbell().unwrap_or(u64::MAX))
+}
+
+impl Link for Partition {
+    fn post(&self, vp: u32, sint: u8, message: &HvMessage) -> Result<(), MshvError> {
+        self.vm.post_message_direct(vp, sint, message.as_bytes())
+    }
+
+    fn signal(&self, vp: u32, sint: u8, flag: u16) -> Result<(), MshvError> {
+        self.vm.signal_event_direct(vp, sint, flag).map(drop)
+    }
+
+    fn ring(&self, bell: &EventFd, connection: u32) -> Result<(), MshvError> {
+        self.vm.register_ioevent(bell, &doorbell(connection), NoDatamatch)
+    }
+
+    fn unring(&self, bell: &EventFd, connection: u32) {
+        if let Err(error) = self.vm.unregister_ioevent(bell, &doorbell(connection), NoDatamatch) {
+            tracing::warn!(connection, %error, "the doorbell stays");
+        }
+    }
 }
 
 impl InterruptSink for Partition {

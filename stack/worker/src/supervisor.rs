@@ -8,6 +8,7 @@ use std::{
     io::{self, Read},
     os::{fd::AsFd, unix::net::UnixStream},
     path::PathBuf,
+    sync::Arc,
 };
 
 use control::{
@@ -15,6 +16,7 @@ use control::{
     codec::{self, Decoder},
 };
 use rustix::event::{PollFd, PollFlags, poll};
+use storvsp::controller::Controller;
 
 use crate::{
     boot,
@@ -71,7 +73,11 @@ pub fn run(daemon: UnixStream) -> io::Result<()> {
         }
         WorkerRequest::Start { config, console, log } => {
             vp::prepare_interrupts()?;
-            let lives = Lives { config, terminal: Console::new()?, link, exits: 0, resets: 0 };
+            let controller = match disk::controller(&config) {
+                Ok(controller) => controller,
+                Err(error) => return link.send(&WorkerEvent::Refused(error.to_string())),
+            };
+            let lives = Lives { config, controller, terminal: Console::new()?, link, exits: 0, resets: 0 };
             lives.run(console, log)
         }
         other => Err(io::Error::new(io::ErrorKind::InvalidData, format!("{other:?} is no first order"))),
@@ -91,7 +97,9 @@ fn check(config: &VmConfig) -> Result<(), String> {
 /// The lives of a machine, with what outlasts each.
 struct Lives {
     config: VmConfig,
-    terminal: std::sync::Arc<Console>,
+    /// Its disks stay open, and locked, over resets.
+    controller: Option<Arc<Controller>>,
+    terminal: Arc<Console>,
     link: Link,
     /// Exits in earlier lives.
     exits: u64,
@@ -119,7 +127,7 @@ impl Lives {
     /// Starts the machine again and again until it ends for good; `None` when the daemon is gone.
     fn live(&mut self, server: &mut ConsoleServer) -> io::Result<Option<Result<Ending, StartError>>> {
         loop {
-            let machine = match Machine::start(&self.config, self.terminal.clone()) {
+            let machine = match Machine::start(&self.config, self.controller.clone(), self.terminal.clone()) {
                 Ok(machine) => machine,
                 Err(error) if self.resets == 0 => return Ok(Some(Err(error))),
                 Err(error) => return Ok(Some(Ok(Ending::Failed(format!("cannot start again: {error}"))))),

@@ -15,6 +15,7 @@ pub mod disk;
 
 use std::{
     io,
+    panic::{self, AssertUnwindSafe},
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -23,18 +24,50 @@ use std::{
     thread::{self, JoinHandle},
 };
 
+use mshv_ioctls::MshvError;
 use storvsp::controller::Controller;
-use tlfs::HvStatus;
+use tlfs::{HvStatus, synic::HvMessage};
 use vmbus::{
     protocol::{MESSAGE_CONNECTION, MESSAGE_CONNECTION_5},
     server::ChannelId,
 };
+use vmm_sys_util::eventfd::EventFd;
 
-use crate::{memory::GuestRam, partition::Partition};
+use crate::{
+    memory::GuestRam,
+    signal::{Outcome, Signal},
+};
 
 /// The most messages of the guest that wait for the bus. A guest that posts more hears that there is no room, and
 /// tries again (Linux `drivers/hv/connection.c:vmbus_post_msg`).
 const MAX_WAITING: usize = 16;
+
+/// The ways to a guest and from it: what of a partition synthetic devices use.
+pub trait Link: Send + Sync {
+    /// Posts a message to a source of the guest's VP.
+    ///
+    /// # Errors
+    ///
+    /// What the hypervisor says.
+    fn post(&self, vp: u32, sint: u8, message: &HvMessage) -> Result<(), MshvError>;
+
+    /// Sets an event flag of a source of the guest's VP.
+    ///
+    /// # Errors
+    ///
+    /// What the hypervisor says.
+    fn signal(&self, vp: u32, sint: u8, flag: u16) -> Result<(), MshvError>;
+
+    /// Rings `bell` when the guest signals `connection`.
+    ///
+    /// # Errors
+    ///
+    /// What the kernel or the hypervisor says.
+    fn ring(&self, bell: &EventFd, connection: u32) -> Result<(), MshvError>;
+
+    /// Rings it no more.
+    fn unring(&self, bell: &EventFd, connection: u32);
+}
 
 /// What the bus's thread is told.
 enum Event {
@@ -82,22 +115,30 @@ pub struct Synthetic {
 }
 
 impl Synthetic {
-    /// Offers a SCSI controller on a bus of its own. Before the processors run.
+    /// Offers a SCSI controller on a bus of its own. Before the processors run. A defect of the bus ends the machine
+    /// by `signal`.
     ///
     /// # Errors
     ///
     /// When the host has no thread left.
     pub fn start(
-        partition: Partition,
+        link: Arc<dyn Link>,
         ram: Arc<GuestRam>,
         vps: u32,
         controller: Arc<Controller>,
+        signal: Arc<Signal>,
     ) -> io::Result<Self> {
         let (sender, events) = mpsc::channel();
         let post = Post { events: sender, waiting: Arc::new(AtomicUsize::new(0)) };
-        let mut bus = bus::Bus::new(partition, ram, vps, post.clone());
+        let mut bus = bus::Bus::new(link, ram, vps, post.clone());
         bus.offer(controller);
-        let bus = thread::Builder::new().name("vmbus".into()).spawn(move || bus.run(&events))?;
+        let bus = thread::Builder::new().name("vmbus".into()).spawn(move || {
+            // The guest would otherwise wait for an answer for ever. What unwinds ends the channels.
+            if panic::catch_unwind(AssertUnwindSafe(|| bus.run(&events))).is_err() {
+                let defect = "VMBus: the worker has a defect; its log has the place";
+                signal.raise(Outcome::Failed(defect.into()));
+            }
+        })?;
         Ok(Self { post, bus: Some(bus) })
     }
 
@@ -110,11 +151,13 @@ impl Synthetic {
 impl Drop for Synthetic {
     /// Ends the channels, and with them all use of the guest's memory.
     fn drop(&mut self) {
-        let told = self.post.events.send(Event::Stop);
-        if let Some(bus) = self.bus.take()
-            && (told.is_err() | bus.join().is_err())
-        {
-            tracing::error!("the thread of the bus has panicked");
+        // A bus that has ended already has ended badly, and said so.
+        let _ = self.post.events.send(Event::Stop);
+        if let Some(bus) = self.bus.take() {
+            let _ = bus.join();
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -58,7 +58,7 @@ const VISIT: &[(&str, &str)] = &[
 ];
 
 /// All boots, in the order they are run: what the later ones rest on comes first.
-pub(super) const TABLE: [Test; 24] = [
+pub(super) const TABLE: [Test; 26] = [
     boot("cpus-1", "the root runs on 1 processor: work, timer interrupts, clocks, no complaints", machine(1)),
     boot("cpus-2", "the root runs on 2 processors", machine(2)),
     boot("cpus-4", "the root runs on 4 processors", machine(4)),
@@ -160,23 +160,21 @@ pub(super) const TABLE: [Test; 24] = [
     ),
     boot(
         "disks",
-        "a child's stock driver finds synthetic disks, and what it writes is in the root's files, also after a reset",
+        "a child's stock driver finds synthetic disks; what it writes and flushes is in the root, also after a restart",
+        Boot { settings: "TEST_VPS=4\nTEST_CHANNELS=1", ..SYNTHETIC_DISKS },
+    ),
+    boot(
+        "disks-channels",
+        "the same with 8 VPs, for which a controller has a second channel",
+        Boot { settings: "TEST_VPS=8\nTEST_CHANNELS=2", ..SYNTHETIC_DISKS },
+    ),
+    boot(
+        "disks-6.1",
+        "the same with a kernel of 2022, whose bus is a module and speaks an older version",
         Boot {
-            scenario: "disks",
-            expected: &[
-                "disks-kept",
-                "disks-first",
-                "disks-second",
-                "disks-third",
-                "disks-read-only",
-                "disks-read",
-                "disks-written-first",
-                "disks-written-second",
-                "disks-untouched",
-                "disks-gone",
-            ],
-            needs_stack: true,
-            ..Boot::USUAL
+            settings: "TEST_VPS=4\nTEST_CHANNELS=1\nTEST_SUFFIX=-6.1",
+            children: &["6.1"],
+            ..SYNTHETIC_DISKS
         },
     ),
     boot(
@@ -279,6 +277,31 @@ const fn boot(name: &'static str, proves: &'static str, boot: Boot) -> Test {
 const fn disc(firmware: Firmware) -> Boot {
     Boot { expected: MACHINE, disc: Some(firmware), limit: 420, ..Boot::USUAL }
 }
+
+/// Synthetic disks of a child.
+const SYNTHETIC_DISKS: Boot = Boot {
+    scenario: "disks",
+    expected: &[
+        "disks-done",
+        "disks-file-size",
+        "disks-device-size",
+        "disks-read-only-size",
+        "disks-file",
+        "disks-device",
+        "disks-read-only",
+        "disks-read",
+        "disks-channels",
+        "disks-file-kept",
+        "disks-device-kept",
+        "disks-flush",
+        "disks-untouched",
+        "disks-gone",
+    ],
+    disks: &[DiskKind::Virtio],
+    needs_stack: true,
+    limit: 600,
+    ..Boot::USUAL
+};
 
 const fn machine(cpus: u32) -> Boot {
     Boot { expected: MACHINE, cpus, ..Boot::USUAL }

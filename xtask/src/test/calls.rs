@@ -22,7 +22,7 @@ const fn refusal(arguments: &'static [&'static str], names: &'static [&'static s
 }
 
 /// What is refused before anything is built.
-const BAD_INPUT: [Refusal; 14] = [
+const BAD_INPUT: [Refusal; 16] = [
     refusal(&["run", "--kernel", "%/none"], &["--kernel", "/none"]),
     refusal(&["run", "--kernel", "%/garbage"], &["/garbage", "bzImage"]),
     refusal(&["run", "--kernel", "%/short"], &["/short", "cut off"]),
@@ -36,6 +36,8 @@ const BAD_INPUT: [Refusal; 14] = [
     refusal(&["run", "--overlay", "%/none"], &["--overlay", "/none"]),
     refusal(&["run", "--file", "%/none:/etc/none"], &["--file", "/none"]),
     refusal(&["run", "--disk", "floppy:1M"], &["floppy", "virtio"]),
+    refusal(&["run", "--child-disk", "%/none"], &["--child-disk", "/none", "neither a file nor a size"]),
+    refusal(&["run", "--child-disk", "8M", "--no-child"], &["--child-disk", "--no-child"]),
     refusal(&["test", "no-such-test"], &["no-such-test", "--list"]),
 ];
 
@@ -55,7 +57,7 @@ const BAD_MACHINES: [Refusal; 5] = [
 ];
 
 /// A run with all options, each of which `options.sh` looks for.
-const OPTIONS: [&str; 29] = [
+const OPTIONS: [&str; 31] = [
     "run",
     "--batch",
     "--scenario",
@@ -68,6 +70,8 @@ const OPTIONS: [&str; 29] = [
     "nvme:32M",
     "--disk",
     "virtio:%/disk",
+    "--child-disk",
+    "24M",
     "--nic",
     "e1000e",
     "--overlay",
@@ -118,6 +122,7 @@ pub(super) fn options() -> Result<()> {
         "BULKHEAD-TEST option-cpus: ok",
         "BULKHEAD-TEST option-cmdline: ok",
         "BULKHEAD-TEST demo-destroy: ok",
+        "  disk 0: /dev/vdb",
         // Of 300 MiB, some are the kernel's.
         ", 3 processors, 2",
         "child: command line: console=ttyS0 panic=-1 bulkhead.option=18",

@@ -57,6 +57,7 @@ fn config() -> VmConfig {
         initramfs: None,
         cmdline: String::new(),
         enlightenments: true,
+        disks: Vec::new(),
     }
 }
 

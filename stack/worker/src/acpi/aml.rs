@@ -98,6 +98,11 @@ mod tests {
     use super::*;
 
     #[test]
+    fn strings_end_with_a_zero() {
+        assert_eq!(string("AB"), [0x0d, b'A', b'B', 0]);
+    }
+
+    #[test]
     fn eisa_id_packs_letters_and_digits() {
         assert_eq!(eisa_id("PNP0501"), [0x0c, 0x41, 0xd0, 0x05, 0x01]);
     }

@@ -221,6 +221,42 @@ fn triple_fault_and_unknown_messages_tell_what_is_known() {
 }
 
 #[test]
+fn a_posted_message_reaches_the_bus_and_all_else_is_refused() {
+    const POST: u64 = 0x5c;
+    let guest = crate::synthetic::tests::Guest::new();
+    let mut bench = bench();
+    let call = |bench: &Bench, control, input| {
+        let header = Header { instruction_len: 3, ..header(Access::Execute) };
+        bench.handle(&Exit::Hypercall(Hypercall { header, control, input })).unwrap();
+        let regs = bench.cpu.regs.borrow();
+        assert_eq!(regs.rip, 0x1003);
+        regs.rax
+    };
+    let put = |bench: &Bench, connection: u32, bytes: u32| {
+        bench.ram.write_obj([connection, 0, 1, bytes], GuestAddress(0x3000)).unwrap();
+    };
+    put(&bench, 1, 8);
+    assert_eq!(call(&bench, POST, 0x3000), 0x12, "without a bus there is no such connection");
+    bench.board.post = Some(guest.post());
+    for (connection, bytes, control, input, status) in [
+        (1, 8, POST, 0x3000, 0),
+        (4, 240, POST, 0x3000, 0),
+        (1, 241, POST, 0x3000, 5),
+        (1, u32::MAX, POST, 0x3000, 5),
+        (2, 8, POST, 0x3000, 0x12),
+        (1, 8, POST | 1 << 16, 0x3000, 0x12),
+        (1, 8, 0x5d, 0x3000, 0x12),
+        // Where no memory is, and across the end of it.
+        (1, 8, POST, 1 << 40, 3),
+        (1, 8, POST, (2 << 20) - 8, 3),
+        (1, 8, POST, u64::MAX - 8, 3),
+    ] {
+        put(&bench, connection, bytes);
+        assert_eq!(call(&bench, control, input), status, "{connection} {bytes} {control:#x} {input:#x}");
+    }
+}
+
+#[test]
 fn reset_port_ends_this_life() {
     let bench = bench();
     bench.handle(&Exit::IoPort(port(Access::Write, 0xcf9, 0x06))).unwrap();

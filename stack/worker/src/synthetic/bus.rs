@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
+    fmt,
     sync::{
         Arc,
         atomic::Ordering,
@@ -30,13 +31,14 @@ use vmbus::{
 };
 use zerocopy::FromZeros;
 
-use super::{Event, Post, channel::Channel, disk};
-use crate::{memory::GuestRam, partition::Partition};
+use super::{Event, Link, Post, channel::Channel, disk};
+use crate::memory::GuestRam;
 
-/// How soon a message is tried again for which the guest had no room.
-const RETRY: Duration = Duration::from_millis(2);
-/// A guest can cause any number of complaints; this many of them are logged in a second.
-const COMPLAINTS_A_SECOND: u32 = 5;
+/// How soon a message is tried again for which the guest had no room, at first and at last: a guest that never makes
+/// room is not worth much time.
+const RETRY: [Duration; 2] = [Duration::from_millis(2), Duration::from_millis(100)];
+/// A guest can cause any number of lines in the log; it gets this many in a second.
+const LINES_A_SECOND: u32 = 5;
 
 /// The bus with its control plane.
 pub(super) struct Bus {
@@ -64,27 +66,27 @@ struct Device {
 
 /// All that is not the control plane.
 struct World {
-    partition: Partition,
+    link: Arc<dyn Link>,
     memory: Arc<dyn Memory>,
     post: Post,
     devices: BTreeMap<ChannelId, Device>,
     channels: BTreeMap<ChannelId, Channel>,
     outbox: VecDeque<(MessageTarget, HvMessage)>,
     answers: VecDeque<Answer>,
-    complaints: Complaints,
+    log: Log,
 }
 
 impl Bus {
-    pub(super) fn new(partition: Partition, ram: Arc<GuestRam>, vps: u32, post: Post) -> Self {
+    pub(super) fn new(link: Arc<dyn Link>, ram: Arc<GuestRam>, vps: u32, post: Post) -> Self {
         let world = World {
-            partition,
+            link,
             memory: ram,
             post,
             devices: BTreeMap::new(),
             channels: BTreeMap::new(),
             outbox: VecDeque::new(),
             answers: VecDeque::new(),
-            complaints: Complaints::new(),
+            log: Log::new(),
         };
         Self { server: Server::new(vps), world, inbox: VecDeque::new() }
     }
@@ -106,20 +108,26 @@ impl Bus {
 
     /// Until [`Event::Stop`].
     pub(super) fn run(mut self, events: &Receiver<Event>) {
+        let [mut retry, slowest] = RETRY;
         loop {
             let event = if self.world.outbox.is_empty() {
+                [retry, _] = RETRY;
                 events.recv().map_err(RecvTimeoutError::from)
             } else {
-                events.recv_timeout(RETRY)
+                events.recv_timeout(retry)
             };
             match event {
                 Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => break,
                 Ok(event) => self.take(event),
-                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Timeout) => retry = slowest.min(retry * 2),
             }
             self.settle();
         }
-        std::mem::take(&mut self.world.channels).into_values().for_each(Channel::end);
+        let open = std::mem::take(&mut self.world.channels);
+        open.values().for_each(Channel::ask_to_end);
+        for (id, channel) in open {
+            self.world.log.info(format_args!("channel {} is closed {}", id.0, channel.end()));
+        }
     }
 
     fn take(&mut self, event: Event) {
@@ -127,12 +135,13 @@ impl Bus {
             Event::Message(message) => self.inbox.push_back(message),
             Event::Subchannels(channel, count) => self.offer_subchannels(channel, count),
             Event::Broken(channel, reason) => {
-                tracing::warn!(channel = channel.0, "the guest loses a channel: {reason}");
+                self.world.log.warn(format_args!("the guest loses channel {}: {reason}", channel.0));
                 self.server.revoke(&mut self.world, channel);
             }
             Event::Ended(channel) => {
-                if let Some(channel) = self.world.channels.remove(&channel) {
-                    channel.end();
+                let open = self.world.channels.remove(&channel);
+                if let Some(closed) = open.map(Channel::end) {
+                    self.world.log.info(format_args!("channel {} is closed {closed}", channel.0));
                 }
                 self.world.answers.push_back(Answer::Closed(channel));
             }
@@ -180,7 +189,7 @@ impl World {
     /// Sends what waits, as far as the guest has room.
     fn send(&mut self) {
         while let Some((target, message)) = self.outbox.front() {
-            match self.partition.post(target.vp, target.sint, message) {
+            match self.link.post(target.vp, target.sint, message) {
                 Ok(()) => {}
                 Err(MshvError::Hypercall { status_raw, .. })
                     if status_raw == HvStatus::INSUFFICIENT_BUFFERS.0 =>
@@ -198,7 +207,7 @@ impl World {
         let memory = self.memory.clone();
         let queue = Queue::open(device.controller.clone(), memory, device.role, ring, open.downstream_page)
             .map_err(|error| error.to_string())?;
-        Channel::start(id, &self.partition, open, queue, self.post.events.clone())
+        Channel::start(id, self.link.clone(), open, queue, self.post.events.clone())
             .map_err(|error| error.to_string())
     }
 }
@@ -223,7 +232,7 @@ impl Host for World {
         if is_ram {
             return Ok(());
         }
-        self.complaints.say(format_args!("the guest lends channel {} what is not its RAM", channel.0));
+        self.log.warn(format_args!("the guest lends channel {} what is not its RAM", channel.0));
         Err(Refused)
     }
 
@@ -239,7 +248,7 @@ impl Host for World {
                 Opened::Yes
             }
             Err(reason) => {
-                self.complaints.say(format_args!("channel {} cannot be opened: {reason}", channel.0));
+                self.log.warn(format_args!("channel {} cannot be opened: {reason}", channel.0));
                 Opened::Refused
             }
         };
@@ -269,34 +278,61 @@ impl Host for World {
 
     fn log(&mut self, event: BusEvent) {
         match event {
-            BusEvent::Ignored(_) | BusEvent::VersionRefused(_) => {
-                self.complaints.say(format_args!("{event}"))
-            }
-            _ => tracing::info!("{event}"),
+            BusEvent::Ignored(_) | BusEvent::VersionRefused(_) => self.log.warn(format_args!("{event}")),
+            _ => self.log.info(format_args!("{event}")),
         }
     }
 }
 
-/// What is said about a guest that does wrong, so often and no more.
-struct Complaints {
+/// What a guest's doings put into the log, so often and no more.
+struct Log {
     since: Instant,
     said: u32,
 }
 
-impl Complaints {
+impl Log {
     fn new() -> Self {
         Self { since: Instant::now(), said: 0 }
     }
 
-    fn say(&mut self, what: std::fmt::Arguments<'_>) {
-        if self.since.elapsed() >= Duration::from_secs(1) {
-            *self = Self::new();
+    fn info(&mut self, what: fmt::Arguments<'_>) {
+        if let Some(rest) = self.ration(Instant::now()) {
+            tracing::info!("{what}{rest}");
+        }
+    }
+
+    fn warn(&mut self, what: fmt::Arguments<'_>) {
+        if let Some(rest) = self.ration(Instant::now()) {
+            tracing::warn!("{what}{rest}");
+        }
+    }
+
+    /// Whether a line may be logged now, and what it ends with.
+    fn ration(&mut self, now: Instant) -> Option<&'static str> {
+        if now.saturating_duration_since(self.since) >= Duration::from_secs(1) {
+            *self = Self { since: now, said: 0 };
         }
         self.said = self.said.saturating_add(1);
         match self.said {
-            ..COMPLAINTS_A_SECOND => tracing::warn!("{what}"),
-            COMPLAINTS_A_SECOND => tracing::warn!("{what}; more such lines of this second are left out"),
-            _ => {}
+            ..LINES_A_SECOND => Some(""),
+            LINES_A_SECOND => Some("; more lines of this second are left out"),
+            _ => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_guest_gets_five_lines_a_second_and_the_last_says_that_there_were_more() {
+        let mut log = Log::new();
+        let begin = log.since;
+        let lines: Vec<_> = (0..1000).filter_map(|_| log.ration(begin)).collect();
+        assert_eq!(lines.len(), 5);
+        assert!(lines[3].is_empty() && lines[4].contains("left out"));
+        assert_eq!(log.ration(begin + Duration::from_millis(999)), None);
+        assert_eq!(log.ration(begin + Duration::from_secs(1)), Some(""));
     }
 }

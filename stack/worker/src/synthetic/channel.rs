@@ -1,7 +1,8 @@
 //! An open channel: its thread, and its signals in both directions.
 
 use std::{
-    io,
+    fmt, io,
+    panic::{self, AssertUnwindSafe},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -18,8 +19,7 @@ use vmbus::{
 };
 use vmm_sys_util::eventfd::{EFD_CLOEXEC, EventFd};
 
-use super::Event;
-use crate::partition::Partition;
+use super::{Event, Link};
 
 /// Packets that are taken before the guest hears of those that are done.
 const BUDGET: usize = 64;
@@ -37,8 +37,8 @@ impl From<io::Error> for OpenError {
     }
 }
 
-impl std::fmt::Display for OpenError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Host(error) => write!(f, "the host is out of threads or descriptors: {error}"),
             Self::Doorbell(error) => write!(f, "there is no doorbell for its signals: {error}"),
@@ -46,10 +46,22 @@ impl std::fmt::Display for OpenError {
     }
 }
 
+/// What a channel has cost.
+pub(super) struct Closed {
+    wakes: u64,
+    signals: u64,
+}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "after {} wake-ups of its thread and {} signals to the guest", self.wakes, self.signals)
+    }
+}
+
 /// What the bus's thread and the channel's share.
 struct Shared {
     id: ChannelId,
-    partition: Partition,
+    link: Arc<dyn Link>,
     /// The guest's signals, and whatever else the thread is to look at.
     bell: EventFd,
     stop: AtomicBool,
@@ -66,21 +78,21 @@ struct Shared {
 pub(super) struct Channel {
     shared: Arc<Shared>,
     connection: u32,
-    thread: JoinHandle<()>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Channel {
     /// Serves `queue` in a thread of its own.
     pub(super) fn start(
         id: ChannelId,
-        partition: &Partition,
+        link: Arc<dyn Link>,
         open: &Open,
         queue: Queue,
         events: Sender<Event>,
     ) -> Result<Self, OpenError> {
         let shared = Arc::new(Shared {
             id,
-            partition: partition.clone(),
+            link,
             bell: EventFd::new(EFD_CLOEXEC)?,
             stop: AtomicBool::new(false),
             target_vp: Mutex::new(open.target_vp),
@@ -90,13 +102,13 @@ impl Channel {
             wakes: AtomicU64::new(0),
             signals: AtomicU64::new(0),
         });
-        partition.ring(&shared.bell, open.connection).map_err(OpenError::Doorbell)?;
+        shared.link.ring(&shared.bell, open.connection).map_err(OpenError::Doorbell)?;
         let own = shared.clone();
         let thread = thread::Builder::new().name(format!("channel{}", id.0)).spawn(move || own.run(queue));
         match thread {
-            Ok(thread) => Ok(Self { shared, connection: open.connection, thread }),
+            Ok(thread) => Ok(Self { shared, connection: open.connection, thread: Some(thread) }),
             Err(error) => {
-                partition.unring(&shared.bell, open.connection);
+                shared.link.unring(&shared.bell, open.connection);
                 Err(error.into())
             }
         }
@@ -109,15 +121,11 @@ impl Channel {
     }
 
     /// Waits for the thread, and takes the doorbell away.
-    pub(super) fn end(self) {
-        self.ask_to_end();
-        if self.thread.join().is_err() {
-            tracing::error!("a channel's thread has panicked");
-        }
-        self.shared.partition.unring(&self.shared.bell, self.connection);
-        let Shared { id, wakes, signals, .. } = &*self.shared;
-        let [wakes, signals] = [wakes, signals].map(|count| count.load(Ordering::Relaxed));
-        tracing::debug!(channel = id.0, wakes, signals, "channel is closed");
+    pub(super) fn end(self) -> Closed {
+        let shared = self.shared.clone();
+        drop(self);
+        let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Closed { wakes: count(&shared.wakes), signals: count(&shared.signals) }
     }
 
     /// Signals go to another VP from now on.
@@ -126,29 +134,47 @@ impl Channel {
     }
 }
 
+impl Drop for Channel {
+    fn drop(&mut self) {
+        self.ask_to_end();
+        if self.thread.take().is_some_and(|thread| thread.join().is_err()) {
+            tracing::error!("a channel's thread has panicked");
+        }
+        self.shared.link.unring(&self.shared.bell, self.connection);
+    }
+}
+
 impl Shared {
     fn run(&self, mut queue: Queue) {
+        // A thread that panicked would never answer the guest, nor say that it uses its memory no more.
+        let served = panic::catch_unwind(AssertUnwindSafe(|| self.serve(&mut queue)));
+        let defect = || Err("the worker has a defect; its log has the place".to_owned());
+        if let Err(reason) = served.unwrap_or_else(|_| defect()) {
+            self.tell(Event::Broken(self.id, reason));
+            while !self.stop.load(Ordering::Acquire) {
+                self.wait();
+            }
+        }
+        drop(queue);
+        self.tell(Event::Ended(self.id));
+    }
+
+    /// Serves the rings until it is asked to end.
+    ///
+    /// # Errors
+    ///
+    /// The channel has to be withdrawn: for what reason.
+    fn serve(&self, queue: &mut Queue) -> Result<(), String> {
         while !self.stop.load(Ordering::Acquire) {
-            match queue.service(BUDGET) {
-                Ok(service) => {
-                    let more = service.more;
-                    self.publish(&service);
-                    if !more {
-                        self.wait();
-                    }
-                }
-                Err(fault) => {
-                    self.tell(Event::Broken(self.id, fault.to_string()));
-                    while !self.stop.load(Ordering::Acquire) {
-                        self.wait();
-                    }
-                }
+            let service = queue.service(BUDGET).map_err(|fault| fault.to_string())?;
+            self.publish(&service);
+            if !service.more {
+                self.wait();
             }
         }
         // The storage answers at once, so nothing is under way.
         debug_assert!(queue.is_idle());
-        drop(queue);
-        self.tell(Event::Ended(self.id));
+        Ok(())
     }
 
     /// Waits for the guest's signal, or to be asked to end.
@@ -179,7 +205,7 @@ impl Shared {
         let target = self.target_vp.lock().expect("no holder of this lock panics");
         let Some(vp) = *target else { return };
         self.signals.fetch_add(1, Ordering::Relaxed);
-        if let Err(error) = self.partition.signal(vp, self.sint, self.flag) {
+        if let Err(error) = self.link.signal(vp, self.sint, self.flag) {
             tracing::debug!(channel = self.id.0, %error, "the guest takes no signal");
         }
     }

@@ -1,6 +1,13 @@
 //! The disks of a configuration: files and block devices of the root, as units of a synthetic SCSI controller.
 
-use std::{fmt, fs::File, io, path::PathBuf, sync::Arc};
+use std::{
+    fmt,
+    fs::{self, File},
+    io,
+    os::unix::fs::FileTypeExt,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use control::{DiskConfig, VmConfig, VmName};
 use rustix::{
@@ -8,8 +15,8 @@ use rustix::{
     io::Errno,
 };
 use storvsp::{
-    backend::{Access, FileBackend},
-    controller::{Controller, Disk},
+    backend::{Access, Backend, FileBackend},
+    controller::{Controller, Disk, MAX_UNITS},
     scsi::{Geometry, Identity},
 };
 use vmbus::guid::Guid;
@@ -26,7 +33,9 @@ pub enum DiskError {
     /// It cannot be opened.
     Open(PathBuf, io::Error),
     /// It is a folder, a pipe or the like.
-    Kind(PathBuf, io::Error),
+    Kind(PathBuf),
+    /// It has not a single block.
+    Empty(PathBuf),
     /// A machine writes it, or this one wants to write what another uses.
     InUse(PathBuf),
     /// Its host's file system knows no locks.
@@ -48,9 +57,17 @@ impl fmt::Display for DiskError {
                 "cannot open the disk {}: {error}; give a file or a block device with --disk",
                 path.display()
             ),
-            Self::Kind(path, error) => {
-                write!(f, "{} is no disk: {error}; give a file or a block device with --disk", path.display())
-            }
+            Self::Kind(path) => write!(
+                f,
+                "{} is no disk: it is neither a file nor a block device; give one with --disk",
+                path.display()
+            ),
+            Self::Empty(path) => write!(
+                f,
+                "the disk {} has less than a block of 512 bytes: make it as large as it is to be, \
+                 with 'truncate -s SIZE', and give it with --disk",
+                path.display()
+            ),
             Self::InUse(path) => write!(
                 f,
                 "the disk {} is in use by another machine: stop that, or give it to both with ',ro'",
@@ -62,11 +79,7 @@ impl fmt::Display for DiskError {
                 path.display()
             ),
             Self::TooMany(count) => {
-                write!(
-                    f,
-                    "{count} disks are too many: give at most {} with --disk",
-                    storvsp::controller::MAX_UNITS
-                )
+                write!(f, "{count} disks are too many: give at most {MAX_UNITS} with --disk")
             }
         }
     }
@@ -83,6 +96,9 @@ pub fn controller(config: &VmConfig) -> Result<Option<Arc<Controller>>, DiskErro
     if config.disks.is_empty() {
         return Ok(None);
     }
+    if config.disks.len() > MAX_UNITS.into() {
+        return Err(DiskError::TooMany(config.disks.len()));
+    }
     let channels = config.vps.div_ceil(VPS_PER_CHANNEL);
     let controller = Controller::new(u16::try_from(channels - 1).unwrap_or(u16::MAX));
     for (lun, disk) in config.disks.iter().enumerate() {
@@ -97,6 +113,11 @@ pub fn controller(config: &VmConfig) -> Result<Option<Arc<Controller>>, DiskErro
 
 fn open(disk: &DiskConfig) -> Result<FileBackend, DiskError> {
     let path = || disk.path.clone();
+    // Looked at before it is opened, as opening a pipe waits and opening a device may do anything.
+    let kind = fs::metadata(&disk.path).map_err(|error| DiskError::Open(path(), error))?.file_type();
+    if !kind.is_file() && !kind.is_block_device() {
+        return Err(DiskError::Kind(path()));
+    }
     let file = File::options().read(true).write(!disk.read_only).open(&disk.path);
     let file = file.map_err(|error| DiskError::Open(path(), error))?;
     let (access, lock) = if disk.read_only {
@@ -109,7 +130,11 @@ fn open(disk: &DiskConfig) -> Result<FileBackend, DiskError> {
         Err(Errno::WOULDBLOCK) => return Err(DiskError::InUse(path())),
         Err(error) => return Err(DiskError::Lock(path(), error)),
     }
-    FileBackend::new(file, access).map_err(|error| DiskError::Kind(path(), error))
+    let backend = FileBackend::new(file, access).map_err(|_| DiskError::Kind(path()))?;
+    if backend.properties().bytes < Geometry::default().block_bytes.into() {
+        return Err(DiskError::Empty(path()));
+    }
+    Ok(backend)
 }
 
 /// The same disk at each start of the same machine: FNV-1a of the machine's name, then the unit.
@@ -146,9 +171,9 @@ mod tests {
     #[test]
     fn a_disk_that_is_written_has_one_machine_and_one_that_is_read_many() {
         let folder = std::env::temp_dir().join(format!("bulkhead-disk-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).unwrap();
+        fs::create_dir_all(&folder).unwrap();
         let path = folder.join("d");
-        std::fs::write(&path, [0; 4096]).unwrap();
+        fs::write(&path, [0; 4096]).unwrap();
         let first = controller(&config(vec![disk(&path, false)])).unwrap();
         for read_only in [false, true] {
             let second = controller(&config(vec![disk(&path, read_only)]));
@@ -158,13 +183,31 @@ mod tests {
         let readers: Vec<_> = (0..2).map(|_| controller(&config(vec![disk(&path, true)])).unwrap()).collect();
         assert!(matches!(controller(&config(vec![disk(&path, false)])), Err(DiskError::InUse(_))));
         drop(readers);
-        assert!(matches!(controller(&config(vec![disk(&folder, true)])), Err(DiskError::Kind(..))));
-        assert!(matches!(
-            controller(&config(vec![disk(&folder.join("none"), true)])),
-            Err(DiskError::Open(..))
-        ));
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn what_cannot_be_a_disk_is_refused_in_one_line_that_names_it() {
+        let folder = std::env::temp_dir().join(format!("bulkhead-no-disk-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let [pipe, short] = ["pipe", "short"].map(|name| folder.join(name));
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+        fs::write(&short, [0; 511]).unwrap();
+        for path in [&folder, &pipe, &short, &folder.join("none"), &"/dev/null".into()] {
+            let Err(error) = controller(&config(vec![disk(path, true)])) else { panic!("{path:?}") };
+            let line = error.to_string();
+            assert!(line.contains(path.to_str().unwrap()) && line.contains("--disk"), "{line}");
+            assert!(!line.contains('\n'), "{line}");
+        }
         assert!(controller(&config(Vec::new())).unwrap().is_none());
-        std::fs::remove_dir_all(&folder).unwrap();
+        fs::remove_dir_all(&folder).unwrap();
+    }
+
+    #[test]
+    fn a_controller_has_64_disks_and_no_more() {
+        let many = |count| controller(&config(vec![disk("/dev/null".as_ref(), true); count]));
+        assert!(matches!(many(65), Err(DiskError::TooMany(65))));
+        assert!(matches!(many(64), Err(DiskError::Kind(_))));
     }
 
     #[test]

@@ -156,8 +156,9 @@ impl Queue {
             taken += 1;
             self.handle()?;
         };
+        let room = self.rings.incoming.publish(&*self.memory)?;
         let more = if drained { self.rings.incoming.unmask(&*self.memory)? } else { taken == budget };
-        self.publish(more)
+        self.publish(room, more)
     }
 
     /// The storage is done with a request. An answer that nobody waits for is ignored.
@@ -169,7 +170,7 @@ impl Queue {
             self.end(ending)?;
         }
         let more = std::mem::take(&mut self.starved);
-        self.publish(more)
+        self.publish(Signal::NotNeeded, more)
     }
 
     /// Tells the guest to look for units that came or went (Linux `storvsc_on_receive`); for the first channel.
@@ -179,7 +180,7 @@ impl Queue {
     pub fn notify_units_changed(&mut self) -> Result<Service, Fault> {
         self.notice_due = true;
         self.flush()?;
-        self.publish(false)
+        self.publish(Signal::NotNeeded, false)
     }
 
     /// Whether no request is under way in the storage.
@@ -187,9 +188,8 @@ impl Queue {
         self.jobs.is_empty()
     }
 
-    /// Lets the guest see what was done.
-    fn publish(&mut self, more: bool) -> Result<Service, Fault> {
-        let room = self.rings.incoming.publish(&*self.memory)?;
+    /// Lets the guest see what was done. `room`: whether it waits for the room of what was taken.
+    fn publish(&mut self, room: Signal, more: bool) -> Result<Service, Fault> {
         let packets = self.rings.outgoing.publish(&*self.memory)?;
         let signal = if room == Signal::Needed { room } else { packets };
         Ok(Service { signal, more, subchannels: self.subchannels.take() })

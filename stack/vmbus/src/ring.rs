@@ -29,6 +29,8 @@
 //! | fence | stores mask 0, fence |
 //! | loads mask, then read index | acquires write index again |
 //!
+//! The receiver has released the index of all that it took before it clears the mask.
+//!
 //! Either the sender sees the mask cleared, or the receiver sees the packets.
 //!
 //! **Trust.** This side's own index of each ring lives in this process; the copy in the header is for the guest

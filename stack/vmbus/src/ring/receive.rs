@@ -109,9 +109,13 @@ impl Receiver {
     /// Lets the guest signal again. Returns whether packets came meanwhile, of which it may have said nothing:
     /// then the caller takes them first, or comes back by itself.
     ///
+    /// All that was taken has been [published](Self::publish) before: a guest signals only a ring that was empty to its
+    /// eyes, so an old read index would keep it silent about a packet that comes after this has looked.
+    ///
     /// # Errors
     /// The ring is broken; the channel has to be closed.
     pub fn unmask(&mut self, memory: &dyn Memory) -> Result<bool, RingError> {
+        debug_assert_eq!(self.read, self.published, "what was taken is published first");
         self.pages.store(memory, INTERRUPT_MASK, 0, Ordering::Release)?;
         // Pairs with the guest's fence between its store of the write index and its load of the mask.
         fence(Ordering::SeqCst);

@@ -347,9 +347,7 @@ pub fn execute<C: Caller>(
     let control = HypercallInput::from_bits(control);
     let request = Request { caller: &mut *caller, buffers, control, addresses };
     let (status, done) = table(request).map_err(Undone::Unmapped)?;
-    if caller.defers(status) {
-        return Err(Undone::Deferred);
-    }
+    ensure(!caller.defers(status), Undone::Deferred)?;
     let vcpu = caller.vcpu();
     let is_done = status != HvStatus::SUCCESS || done >= control.rep_count();
     let word = match is_done {

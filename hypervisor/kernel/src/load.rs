@@ -11,6 +11,7 @@ use hal::{
     boot::{MemoryMap, Module},
     mem::boot::Span,
 };
+use model::ensure;
 
 mod acpi;
 mod bundle;
@@ -198,7 +199,7 @@ fn copy(memory: &mut impl Memory, from: Span, to: Hpa) -> Result<(), Error> {
 
 /// Turns [`Memory`]'s answer into an error.
 fn reached(done: bool, at: Hpa) -> Result<(), Error> {
-    if done { Ok(()) } else { Err(Error::OutOfReach(at)) }
+    ensure(done, Error::OutOfReach(at))
 }
 
 /// Reads `N` bytes, `offset` bytes from `base`.

@@ -16,6 +16,7 @@ use hal::{
 };
 use model::{
     cpuid::{Allowed, Profile},
+    ensure,
     lifecycle::State,
     reftime::{ReferenceClock, TscScale},
 };
@@ -237,9 +238,7 @@ impl Partition {
         index: VpIndex,
         make: impl FnOnce() -> Result<VpRef, HvStatus>,
     ) -> Result<(), HvStatus> {
-        if self.vp(index).is_ok() || index.0 as usize >= MAX_VPS {
-            return Err(HvStatus::INVALID_VP_INDEX);
-        }
+        ensure(self.vp(index).is_err() && (index.0 as usize) < MAX_VPS, HvStatus::INVALID_VP_INDEX)?;
         let vp = make()?;
         let mut vps = self.vps.lock();
         self.state().permit(CallCode::CREATE_VP)?;

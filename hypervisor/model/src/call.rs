@@ -6,6 +6,7 @@
 
 use core::ops::Range;
 
+use crate::ensure;
 use tlfs::{HvStatus, HypercallInput, PAGE_SIZE};
 
 /// Bytes of input that a register-based call carries: RDX and R8. The 112-byte form in XMM registers is not
@@ -60,16 +61,12 @@ impl CallSpec {
         // `nested` asks for the hypervisor below ours; we are at the bottom, so the bit is reserved.
         let reserved = !control.reserved_clear() || control.nested();
         let reps_agree = if self.rep { start < count } else { start == 0 && count == 0 };
-        if reserved || !reps_agree || (variable != 0 && !self.variable) {
-            return Err(HvStatus::INVALID_HYPERCALL_INPUT);
-        }
+        let is_shape_right = reps_agree && (variable == 0 || self.variable);
+        ensure(is_shape_right && !reserved, HvStatus::INVALID_HYPERCALL_INPUT)?;
         let plan = Plan { spec: *self, fast: control.fast(), variable, count, start };
-        if plan.fast && (plan.input_bytes() > FAST_BYTES || plan.output_bytes() != 0) {
-            return Err(HvStatus::INVALID_HYPERCALL_INPUT);
-        }
-        if plan.input_bytes() > PAGE_SIZE || plan.output_bytes() > PAGE_SIZE {
-            return Err(HvStatus::INVALID_ALIGNMENT);
-        }
+        let fits_registers = plan.input_bytes() <= FAST_BYTES && plan.output_bytes() == 0;
+        ensure(!plan.fast || fits_registers, HvStatus::INVALID_HYPERCALL_INPUT)?;
+        ensure(plan.input_bytes().max(plan.output_bytes()) <= PAGE_SIZE, HvStatus::INVALID_ALIGNMENT)?;
         Ok(plan)
     }
 }
@@ -135,16 +132,14 @@ impl Plan {
     ///
     /// # Errors
     /// `INVALID_ALIGNMENT` if a list does not start on 8 bytes or crosses a page, or if the two overlap.
-    pub const fn check_addresses(&self, input: u64, output: u64) -> Result<(), HvStatus> {
+    pub fn check_addresses(&self, input: u64, output: u64) -> Result<(), HvStatus> {
         let (input_bytes, output_bytes) = (self.input_bytes(), self.output_bytes());
         let overlap = input < output.saturating_add(output_bytes as u64)
             && output < input.saturating_add(input_bytes as u64)
             && input_bytes != 0
             && output_bytes != 0;
-        if overlap || !fits(input, input_bytes) || !fits(output, output_bytes) {
-            return Err(HvStatus::INVALID_ALIGNMENT);
-        }
-        Ok(())
+        let fit = fits(input, input_bytes) && fits(output, output_bytes);
+        ensure(fit && !overlap, HvStatus::INVALID_ALIGNMENT)
     }
 }
 

@@ -24,6 +24,7 @@ pub use icr::{Delivery, Destination, Ipi, Target};
 pub use lvt::Source;
 pub use timer::Deadline;
 
+use crate::ensure;
 use lvt::Lvt;
 use timer::Timer;
 use vectors::Vectors;
@@ -181,9 +182,7 @@ impl Lapic {
     /// Reserved bits, another address, x2APIC where it is not offered, and the transitions the SDM forbids ("x2APIC
     /// State Transitions"): x2APIC is entered from xAPIC only and left to disabled only.
     pub fn set_base(&mut self, value: u64) -> Result<(), GeneralProtection> {
-        if value & !(BASE_BSP | BASE_X2APIC | BASE_ENABLE) != BASE_ADDRESS {
-            return Err(GeneralProtection);
-        }
+        ensure(value & !(BASE_BSP | BASE_X2APIC | BASE_ENABLE) == BASE_ADDRESS, GeneralProtection)?;
         let mode = match (value & BASE_ENABLE != 0, value & BASE_X2APIC != 0) {
             (false, false) => Mode::Disabled,
             (true, false) => Mode::XApic,

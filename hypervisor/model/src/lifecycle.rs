@@ -8,6 +8,7 @@
 //! creation and initialization, and synthetic features can be set at no other time (root-abi §14.19). So they
 //! are permitted here.
 
+use crate::ensure;
 use tlfs::call::CallCode;
 use tlfs::partition::PropertyCode;
 use tlfs::status::HvStatus;
@@ -58,7 +59,7 @@ impl State {
             | CallCode::SET_PARTITION_PROPERTY_EX => matches!(self, Self::Uninitialized | Self::Active),
             _ => self == Self::Active,
         };
-        if is_permitted { Ok(()) } else { Err(HvStatus::INVALID_PARTITION_STATE) }
+        ensure(is_permitted, HvStatus::INVALID_PARTITION_STATE)
     }
 
     /// Checks that a property may be set now: what virtual processors were created with cannot change any more.
@@ -68,7 +69,7 @@ impl State {
     pub fn permit_property(self, property: PropertyCode) -> Result<(), HvStatus> {
         self.permit(CallCode::SET_PARTITION_PROPERTY)?;
         let is_early = property == PropertyCode::SYNTHETIC_PROC_FEATURES;
-        if is_early && self != Self::Uninitialized { Err(HvStatus::INVALID_PARTITION_STATE) } else { Ok(()) }
+        ensure(!is_early || self == Self::Uninitialized, HvStatus::INVALID_PARTITION_STATE)
     }
 
     /// The state after HvCallInitializePartition.
@@ -102,7 +103,7 @@ impl State {
     /// `INVALID_PARTITION_STATE`, or `OPERATION_DENIED` while its pool holds pages.
     pub fn check_delete(self, pool_pages: usize) -> Result<(), HvStatus> {
         self.permit(CallCode::DELETE_PARTITION)?;
-        if pool_pages == 0 { Ok(()) } else { Err(HvStatus::OPERATION_DENIED) }
+        ensure(pool_pages == 0, HvStatus::OPERATION_DENIED)
     }
 }
 

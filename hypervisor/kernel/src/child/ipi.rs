@@ -2,7 +2,10 @@
 //!
 //! A VP's APIC id is its index. No two local APICs are locked at once.
 
-use model::lapic::{Delivery, Destination, Effect, Ipi, Mode, Source, Target, Trigger};
+use model::{
+    ensure,
+    lapic::{Delivery, Destination, Effect, Ipi, Mode, Source, Target, Trigger},
+};
 use tlfs::{
     HvStatus, VpIndex,
     msr::FIRST_VALID_VECTOR,
@@ -76,9 +79,7 @@ pub fn assert(
     };
     let vector = u8::try_from(vector).map_err(|_| HvStatus::INVALID_PARAMETER)?;
     let has_vector = matches!(delivery, Delivery::Fixed | Delivery::LowestPriority);
-    if has_vector && vector < FIRST_VALID_VECTOR {
-        return Err(HvStatus::INVALID_PARAMETER);
-    }
+    ensure(!has_vector || vector >= FIRST_VALID_VECTOR, HvStatus::INVALID_PARAMETER)?;
     deliver_to(partition, None, destination, delivery, vector, trigger);
     Ok(())
 }

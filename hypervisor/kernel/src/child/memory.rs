@@ -10,7 +10,10 @@ use hal::{
     mem::foreign,
     virt::{Register, SegmentName, Vcpu},
 };
-use model::walk::{self, GpaError, GuestMemory, Paging, WalkError};
+use model::{
+    ensure,
+    walk::{self, GpaError, GuestMemory, Paging, WalkError},
+};
 use tlfs::{HvStatus, partition::Privileges, vp::TranslateFlags};
 
 use super::{ChildCpu, Next};
@@ -26,9 +29,7 @@ pub struct Walker<'a>(pub &'a Partition);
 impl Walker<'_> {
     fn with<R>(&self, gpa: u64, write: bool, access: impl FnOnce(Hpa) -> Option<R>) -> Result<R, GpaError> {
         let result = self.0.space.with(Gpa(gpa), |translation| {
-            if write && !translation.access.write {
-                return Err(GpaError::NoWriteAccess);
-            }
+            ensure(!write || translation.access.write, GpaError::NoWriteAccess)?;
             access(translation.hpa).ok_or(GpaError::Unmapped)
         });
         result.unwrap_or(Err(GpaError::Unmapped))
@@ -69,14 +70,11 @@ fn each_page(
     while done < len {
         let at = gpa.checked_add(done as u64).ok_or(Unmapped { gpa, write })?;
         let now = (len - done).min(PAGE_SIZE - at.offset());
-        let unmapped = Unmapped { gpa: at, write };
         let range = done..done + now;
         let copied = partition
             .space
             .with(at, |translation| (!write || translation.access.write) && copy(translation.hpa, range));
-        if copied != Some(true) {
-            return Err(unmapped);
-        }
+        ensure(copied == Some(true), Unmapped { gpa: at, write })?;
         done += now;
     }
     Ok(())

@@ -12,7 +12,7 @@ use hal::{
     cpu::msr::{APIC_BASE, DEBUGCTL, EFER, PAT, TSC, X2APIC_FIRST, X2APIC_LAST},
     virt::{Event, RAX, RCX, RDX, Register},
 };
-use model::lapic::GeneralProtection;
+use model::{ensure, lapic::GeneralProtection};
 use tlfs::{intercept::InterceptAccess, vp::UnimplementedMsrAction};
 
 use super::{ChildCpu, Next, RESUME};
@@ -125,7 +125,7 @@ impl ChildCpu<'_> {
             _ if self.ctx.extra.msrs.get(number).is_some() => self.ctx.extra.msrs.set(number, value),
             _ => return Err(Stop::Unknown),
         };
-        done.then_some(()).ok_or(Stop::Fault)
+        ensure(done, Stop::Fault)
     }
 
     /// LMA follows from LME and CR0.PG and is not written; LME cannot change under paging (APM 2 §14.6.1).

@@ -18,7 +18,7 @@ use hal::{
     sync::Once,
     virt::{Register, Segment, SegmentName, XSAVE_BYTES},
 };
-use model::{cpuid::Allowed, intercept::attributes_to_svm, xsave::Layout};
+use model::{cpuid::Allowed, ensure, intercept::attributes_to_svm, xsave::Layout};
 use tlfs::{
     HvStatus, msr,
     register::{RegisterName, RegisterValue, SegmentRegister, TableRegister},
@@ -187,7 +187,7 @@ pub fn set(vp: &VpRef, ctx: &mut Context, name: RegisterName, value: RegisterVal
         }
         Place::Execution => return execution::set(ctx, name, value),
     };
-    if is_valid { Ok(()) } else { Err(HvStatus::INVALID_REGISTER_VALUE) }
+    ensure(is_valid, HvStatus::INVALID_REGISTER_VALUE)
 }
 
 fn set_hardware(partition: &Partition, ctx: &mut Context, register: Register, value: u64) -> bool {

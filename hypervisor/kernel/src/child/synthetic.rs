@@ -10,7 +10,7 @@ use hal::{
     addr::{Gpa, PAGE_SIZE},
     time,
 };
-use model::{reftime::TscScale, synic::Effect};
+use model::{ensure, reftime::TscScale, synic::Effect};
 use tlfs::{
     cpuid::FeaturesEdx,
     msr::{self as hv, CrashControl, HypercallMsr, OverlayPageMsr},
@@ -161,7 +161,7 @@ impl ChildCpu<'_> {
             Some(privilege) => profile.privileges.contains(privilege),
             None => profile.features.contains(FeaturesEdx::GUEST_CRASH_MSRS),
         };
-        (allowed && shows_hypervisor(&self.vp.partition)).then_some(()).ok_or(Stop::Fault)
+        ensure(allowed && shows_hypervisor(&self.vp.partition), Stop::Fault)
     }
 
     /// Puts `content` into the page that a register places, unless it is there already or the register disables it.
@@ -172,9 +172,7 @@ impl ChildCpu<'_> {
             return Ok(());
         }
         let gpa = Gpa::from_page(new.gpa_page_number());
-        if gpa.0 >= GPA_LIMIT {
-            return Err(Stop::Fault);
-        }
+        ensure(gpa.0 < GPA_LIMIT, Stop::Fault)?;
         Ok(self.write_gpa(gpa, content)?)
     }
 
@@ -204,9 +202,7 @@ impl ChildCpu<'_> {
     fn write_hypercall(&self, value: u64) -> Result<(), Stop> {
         let msrs = &self.vp.partition.msrs;
         let old = HypercallMsr::from_bits(msrs.hypercall.load(Ordering::SeqCst));
-        if old.locked() {
-            return Err(Stop::Fault);
-        }
+        ensure(!old.locked(), Stop::Fault)?;
         let has_identity = msrs.guest_os_id.load(Ordering::SeqCst) != 0;
         let new = HypercallMsr::from_bits(value);
         let new = new.with_enable(new.enable() && has_identity).into_bits();

@@ -5,6 +5,7 @@
 //! name; the rest of the kernel's text is the command line. An `initramfs` module takes the place of a bundle's.
 
 use hal::{addr::Hpa, boot::Module, list::List, mem::boot::Span};
+use model::ensure;
 
 use super::{Error, Memory, reached, read};
 
@@ -92,15 +93,12 @@ impl Entry {
     /// Reads the entry at offset `at`; nothing where the archive says that it ends.
     fn read(memory: &impl Memory, archive: &Module, at: u64) -> Result<Option<Self>, Error> {
         let bad = Error::BadBundle(at);
-        if at + HEAD_BYTES > archive.len {
-            return Err(bad);
-        }
+        ensure(at + HEAD_BYTES <= archive.len, bad)?;
         let head: [u8; HEAD_BYTES as usize] = read(memory, archive.start, at)?;
         let (data_len, name_len) = (hex(&head, 54).ok_or(bad)?, hex(&head, 94).ok_or(bad)?);
         let data = (at + HEAD_BYTES + name_len).next_multiple_of(4);
-        if !head.starts_with(MAGIC) || name_len == 0 || data + data_len > archive.len {
-            return Err(bad);
-        }
+        let is_whole = data + data_len <= archive.len;
+        ensure(head.starts_with(MAGIC) && name_len != 0 && is_whole, bad)?;
         let mut entry = Self {
             name: [0; NAME_BYTES],
             data: Span { start: Hpa(archive.start.0 + data), len: data_len },

@@ -1,6 +1,7 @@
 //! Prefixes, ModRM, SIB, displacements and immediates (APM 3 chapter 1).
 
 use super::{DecodeError, Decoded, MAX_LENGTH, Mode, Operation, Register, Registers};
+use crate::ensure;
 
 /// The bytes of one instruction and how many of them have been used.
 pub(super) struct Cursor<'a> {
@@ -15,9 +16,7 @@ impl<'a> Cursor<'a> {
 
     pub(super) fn byte(&mut self) -> Result<u8, DecodeError> {
         let at = usize::from(self.length);
-        if at >= MAX_LENGTH {
-            return Err(DecodeError::Unsupported);
-        }
+        ensure(at < MAX_LENGTH, DecodeError::Unsupported)?;
         let byte = self.bytes.get(at).copied().ok_or(DecodeError::Truncated)?;
         self.length += 1;
         Ok(byte)
@@ -141,9 +140,7 @@ impl Prefixes {
         operation: Operation,
         address: impl FnOnce(u8) -> u64,
     ) -> Result<Decoded, DecodeError> {
-        if self.locks && !operation.may_be_locked() {
-            return Err(DecodeError::Unsupported);
-        }
+        ensure(!self.locks || operation.may_be_locked(), DecodeError::Unsupported)?;
         let address = address(code.length);
         Ok(Decoded {
             length: code.length,
@@ -179,9 +176,7 @@ impl ModRm {
     pub(super) fn read(code: &mut Cursor<'_>, prefixes: &Prefixes) -> Result<Self, DecodeError> {
         let byte = code.byte()?;
         let (mode, rm) = (byte >> 6, byte & 7);
-        if mode == 3 {
-            return Err(DecodeError::Unsupported);
-        }
+        ensure(mode != 3, DecodeError::Unsupported)?;
         let memory = match prefixes.address_size() {
             2 => Memory::read_16(code, mode, rm)?,
             _ => Memory::read_32(code, prefixes, mode, rm)?,

@@ -10,6 +10,7 @@ use super::icr::{ICR_STATUS, ICR_STORED, x2apic_ldr};
 use super::lvt::{ENTRIES, Lvt};
 use super::timer::Timer;
 use super::{ESR_ILLEGAL_REGISTER, Effect, GeneralProtection, Lapic, Mode, SVR_ENABLE};
+use crate::ensure;
 
 /// Version 0x14 (an integrated APIC), six LVT entries, no EOI broadcast suppression.
 pub(super) const VERSION: u32 = 0x0005_0014;
@@ -64,16 +65,12 @@ impl Lapic {
     pub fn write_msr(&mut self, msr: u32, value: u64, now: u64) -> Result<Effect, GeneralProtection> {
         let register = self.x2apic_register(msr)?;
         if register == ICR {
-            if value as u32 & !(ICR_STORED | ICR_STATUS) != 0 {
-                return Err(GeneralProtection);
-            }
+            ensure(value as u32 & !(ICR_STORED | ICR_STATUS) == 0, GeneralProtection)?;
             return Ok(self.write_icr(value));
         }
         let writable = self.x2apic_writable(register).ok_or(GeneralProtection)?;
         let value = u32::try_from(value).map_err(|_| GeneralProtection)?;
-        if value & !writable != 0 {
-            return Err(GeneralProtection);
-        }
+        ensure(value & !writable == 0, GeneralProtection)?;
         if register == SELF_IPI {
             self.send_self(value as u8);
             return Ok(Effect::None);

@@ -7,6 +7,7 @@
 //! A masked timer counts but has no deadline to report: its expiry is made up for, silently, when it is next looked at.
 
 use super::{Effect, GeneralProtection, Lapic, Trigger};
+use crate::ensure;
 
 /// When the timer needs attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,9 +131,7 @@ impl Lapic {
     /// # Errors
     /// The mode is not offered.
     pub fn set_tsc_deadline(&mut self, tsc: u64) -> Result<Effect, GeneralProtection> {
-        if !self.features.tsc_deadline {
-            return Err(GeneralProtection);
-        }
+        ensure(self.features.tsc_deadline, GeneralProtection)?;
         if !self.lvt.timer().tsc_deadline() {
             return Ok(Effect::None);
         }

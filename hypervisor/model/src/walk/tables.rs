@@ -1,6 +1,7 @@
 //! The formats of the tables and the steps of the walk.
 
 use super::{Access, CR0_CD, GuestMemory, PageFault, Paging, Privilege, Translation, WalkError};
+use crate::ensure;
 
 pub(super) const PRESENT: u64 = 1 << 0;
 pub(super) const WRITABLE: u64 = 1 << 1;
@@ -123,7 +124,7 @@ impl<'a, M: GuestMemory> Walk<'a, M> {
             Format::Long57 => 7,
         };
         let extended = (self.gva << unused).cast_signed() >> unused;
-        if extended == self.gva.cast_signed() { Ok(()) } else { Err(WalkError::NonCanonical) }
+        ensure(extended == self.gva.cast_signed(), WalkError::NonCanonical)
     }
 
     fn root(&self) -> u64 {
@@ -157,12 +158,9 @@ impl<'a, M: GuestMemory> Walk<'a, M> {
         for _ in 0..MAX_RACES {
             let slot = self.slot(level, table)?;
             let entry = slot.entry;
-            if entry & PRESENT == 0 {
-                return Err(self.fault(0));
-            }
-            if entry & self.reserved(level, entry) != 0 {
-                return Err(self.fault(PageFault::PRESENT | PageFault::RESERVED));
-            }
+            ensure(entry & PRESENT != 0, self.fault(0))?;
+            let is_clear = entry & self.reserved(level, entry) == 0;
+            ensure(is_clear, self.fault(PageFault::PRESENT | PageFault::RESERVED))?;
             let has_rights = self.format != Format::Pae || level < 3;
             let rights = if has_rights { above.and(entry) } else { above };
             let is_leaf = self.is_leaf(level, entry);
@@ -247,10 +245,8 @@ impl<'a, M: GuestMemory> Walk<'a, M> {
             && cr4 & CR4_SMEP != 0;
         let is_smap = privilege == Privilege::Supervisor && cr4 & CR4_SMAP != 0;
         let is_guarded = rights.user && (execute && is_smep || is_data && is_smap);
-        if is_denied || is_guarded || execute && !rights.executable {
-            return Err(self.fault(PageFault::PRESENT));
-        }
-        Ok(())
+        let is_allowed = !is_denied && !is_guarded && (!execute || rights.executable);
+        ensure(is_allowed, self.fault(PageFault::PRESENT))
     }
 
     fn page(&self, level: u8, entry: u64, rights: Rights) -> Translation {

@@ -4,6 +4,7 @@
 //! (APM 2 §11.4.4, TLFS datatypes/hv_register_name).
 
 use super::{Layout, MXCSR, SSE, SSE_REGISTERS, X87, XSTATE_BV, number, put};
+use crate::ensure;
 use core::ops::Range;
 use tlfs::register::{RegisterName, RegisterValue};
 use tlfs::status::HvStatus;
@@ -52,9 +53,7 @@ impl Layout {
         let mut legacy = self.legacy(current);
         put(&mut legacy, slot, value.as_bytes());
         let mxcsr = number::<4>(&legacy, MXCSR) as u32;
-        if mxcsr & !self.mxcsr_mask != 0 {
-            return Err(HvStatus::INVALID_REGISTER_VALUE);
-        }
+        ensure(mxcsr & !self.mxcsr_mask == 0, HvStatus::INVALID_REGISTER_VALUE)?;
         self.copy_legacy(&legacy, X87 | SSE, mxcsr, X87 | SSE, current);
         let present = number::<8>(current, XSTATE_BV) | X87 | SSE;
         put(current, XSTATE_BV, &present.to_le_bytes());

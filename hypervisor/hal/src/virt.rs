@@ -204,6 +204,11 @@ pub enum SegmentName {
     Tr,
 }
 
+impl SegmentName {
+    /// Those that instructions name, in the order of their numbers.
+    pub const GENERAL: [Self; 6] = [Self::Es, Self::Cs, Self::Ss, Self::Ds, Self::Fs, Self::Gs];
+}
+
 /// Why a machine cannot run guests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsupported {

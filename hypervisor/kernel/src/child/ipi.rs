@@ -8,7 +8,9 @@ use model::{
 };
 use tlfs::{
     HvStatus, VpIndex,
+    intercept::ApicEoi,
     msr::FIRST_VALID_VECTOR,
+    synic::MessageType,
     vp::{InterruptControl, InterruptType},
 };
 
@@ -25,13 +27,14 @@ impl ChildCpu<'_> {
     /// Does what a write to the local APIC asks for.
     #[inline]
     pub(super) fn apic_effect(&mut self, effect: Effect) -> Next {
-        // The write may have ended the interrupt of a message, which asks for the next (TLFS inter-partition-communication).
+        // The write may have ended the interrupt of a message, which asks for the next (TLFS
+        // inter-partition-communication).
         self.ctx.messages_wait |= self.ctx.extra.timers.is_waiting();
         match effect {
             Effect::Ipi(ipi) => send(self.vp, ipi),
             Effect::LevelEoi(vector) => {
-                let message = self.facts(0).apic_eoi(vector);
-                return self.report(&message);
+                let message = ApicEoi { vp_index: self.vp.index, interrupt_vector: vector.into() };
+                return self.report(MessageType::X64_APIC_EOI, &message);
             }
             // The dispatch loop looks at both before the next entry.
             Effect::None | Effect::TimerChanged | Effect::TprChanged => {}

@@ -13,7 +13,11 @@ use hal::{
     virt::{Event, RAX, RCX, RDX, Register},
 };
 use model::{ensure, lapic::GeneralProtection};
-use tlfs::{intercept::InterceptAccess, vp::UnimplementedMsrAction};
+use tlfs::{
+    intercept::{InterceptAccess, MsrIntercept},
+    synic::MessageType,
+    vp::UnimplementedMsrAction,
+};
 
 use super::{ChildCpu, Next, RESUME};
 use crate::{
@@ -87,9 +91,10 @@ impl ChildCpu<'_> {
         let partition = &self.vp.partition;
         if partition.intercepts.has_msr(write) {
             let access = if write { InterceptAccess::WRITE } else { InterceptAccess::READ };
-            let gprs = self.ctx.vcpu.gprs();
-            let message = self.facts(2).msr(access, number, gprs[RAX], gprs[RDX]);
-            return self.report(&message);
+            let [rax, rdx] = [RAX, RDX].map(|number| self.ctx.vcpu.gprs()[number]);
+            let header = self.header(access, 2);
+            let message = MsrIntercept { header, msr_number: number, rax, rdx, ..MsrIntercept::ZEROED };
+            return self.report(MessageType::X64_MSR_INTERCEPT, &message);
         }
         let action = partition.properties.unimplemented_msr.load(Ordering::Relaxed);
         if action != u64::from(UnimplementedMsrAction::IGNORE_WRITE_READ_ZERO.0) {

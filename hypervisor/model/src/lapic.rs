@@ -86,10 +86,6 @@ pub enum Effect {
     Ipi(Ipi),
     /// A level-triggered interrupt with this vector ended (TLFS: APIC EOI intercept).
     LevelEoi(u8),
-    /// [`Lapic::timer_deadline`] has a new answer.
-    TimerChanged,
-    /// [`Lapic::tpr`] was written; the processor's copy of CR8 is stale.
-    TprChanged,
 }
 
 /// One VP's local APIC. See the module's description.

@@ -35,7 +35,6 @@ impl ChildCpu<'_> {
 
     /// Reports the CPUID that exited to the parent.
     pub(super) fn report_cpuid(&mut self) -> Next {
-        count(&self.vp.counters.cpuid);
         let gprs = self.ctx.vcpu.gprs();
         let [rax, rbx, rcx, rdx] = [RAX, RBX, RCX, RDX].map(|number| gprs[number]);
         let own = values(self.vp, self.ctx, rax as u32, rcx as u32, true);

@@ -37,7 +37,7 @@ impl ChildCpu<'_> {
                 return self.report(MessageType::X64_APIC_EOI, &message);
             }
             // The dispatch loop looks at both before the next entry.
-            Effect::None | Effect::TimerChanged | Effect::TprChanged => {}
+            Effect::None => {}
         }
         RESUME
     }

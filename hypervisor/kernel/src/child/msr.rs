@@ -111,7 +111,6 @@ impl ChildCpu<'_> {
     fn write_msr(&mut self, number: u32, value: u64) -> Result<Next, Stop> {
         let effect = match number {
             X2APIC_FIRST..=X2APIC_LAST => self.vp.lapic.lock().write_msr(number, value, guest_tsc())?,
-            TSC_DEADLINE => self.vp.lapic.lock().set_tsc_deadline(value)?,
             SYNTHETIC_FIRST..=SYNTHETIC_LAST => return self.write_synthetic(number, value),
             _ => return self.write_processor(number, value).map(|()| RESUME),
         };
@@ -125,6 +124,7 @@ impl ChildCpu<'_> {
             PAT => vcpu.set(Register::Pat, value),
             DEBUGCTL => value & !DEBUGCTL_BITS == 0 && vcpu.set(Register::DebugCtl, value),
             APIC_BASE => self.vp.lapic.lock().set_base(value).is_ok(),
+            TSC_DEADLINE => self.vp.lapic.lock().set_tsc_deadline(value).is_ok(),
             // All VPs see the machine's counter, which does not move.
             TSC | PATCH_LOADER => true,
             _ if self.ctx.extra.msrs.get(number).is_some() => self.ctx.extra.msrs.set(number, value),

@@ -131,7 +131,10 @@ impl Lapic {
             _ if self.mode == Mode::Disabled => Err(GeneralProtection),
             synthetic::EOI => Ok(self.write_eoi()),
             synthetic::ICR => Ok(self.write_icr(value)),
-            synthetic::TPR => Ok(self.write_tpr(u8::try_from(value).map_err(|_| GeneralProtection)?)),
+            synthetic::TPR => {
+                self.set_tpr(u8::try_from(value).map_err(|_| GeneralProtection)?);
+                Ok(Effect::None)
+            }
             _ => Err(GeneralProtection),
         }
     }
@@ -185,9 +188,8 @@ impl Lapic {
 
     /// Writes any register but the ICR's lower half; those that are read-only stay as they are.
     fn store(&mut self, register: u16, value: u32, now: u64) -> Effect {
-        let deadline = self.timer_deadline();
         match register {
-            TPR => return self.write_tpr(value as u8),
+            TPR => self.set_tpr(value as u8),
             EOI => return self.write_eoi(),
             LDR => self.ldr = value & LDR_STORED,
             DFR => self.dfr = value | DFR_ONES,
@@ -200,7 +202,7 @@ impl Lapic {
             DIVIDE => self.write_divide(value, now),
             _ => {}
         }
-        if self.timer_deadline() == deadline { Effect::None } else { Effect::TimerChanged }
+        Effect::None
     }
 
     pub(super) fn id_register(&self) -> u32 {
@@ -232,11 +234,6 @@ impl Lapic {
 
     fn write_eoi(&mut self) -> Effect {
         self.eoi().map_or(Effect::None, Effect::LevelEoi)
-    }
-
-    fn write_tpr(&mut self, value: u8) -> Effect {
-        self.set_tpr(value);
-        Effect::TprChanged
     }
 
     /// Turning the APIC off by software masks the whole LVT (SDM "Local APIC State After It Has Been Software Disabled").

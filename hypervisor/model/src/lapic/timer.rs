@@ -6,7 +6,7 @@
 //!
 //! A masked timer counts but has no deadline to report: its expiry is made up for, silently, when it is next looked at.
 
-use super::{Effect, GeneralProtection, Lapic, Trigger};
+use super::{GeneralProtection, Lapic, Trigger};
 use crate::ensure;
 
 /// When the timer needs attention.
@@ -130,13 +130,12 @@ impl Lapic {
     ///
     /// # Errors
     /// The mode is not offered.
-    pub fn set_tsc_deadline(&mut self, tsc: u64) -> Result<Effect, GeneralProtection> {
+    pub fn set_tsc_deadline(&mut self, tsc: u64) -> Result<(), GeneralProtection> {
         ensure(self.features.tsc_deadline, GeneralProtection)?;
-        if !self.lvt.timer().tsc_deadline() {
-            return Ok(Effect::None);
+        if self.lvt.timer().tsc_deadline() {
+            self.timer.tsc_deadline = tsc;
         }
-        self.timer.tsc_deadline = tsc;
-        Ok(Effect::TimerChanged)
+        Ok(())
     }
 
     /// The initial count register. It is ignored in TSC-deadline mode, where it reads as zero.

@@ -188,7 +188,7 @@ impl<R: Output> Call<'_, u64, R> {
     /// # Errors
     /// `INVALID_PARAMETER`: no memory can be there.
     pub fn pages(&self) -> Outcome<List<Hpa, REPS_AT_ONCE>> {
-        let mut pages = List::new();
+        let mut pages = List::default();
         for rep in self.batch() {
             let number: u64 = self.at(self.plan.element(rep).start)?;
             ensure(number < 1 << 40, HvStatus::INVALID_PARAMETER)?;

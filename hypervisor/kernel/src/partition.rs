@@ -6,7 +6,7 @@
 //! Lock order: slot, `vps`, a VP's `context`, a VP's `synic` or `lapic`, an LP's timer, a root VP's `synic`, space,
 //! pool. None of them is held while a guest runs, but the running VP's own `context`.
 
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use hal::{
     cpu,
@@ -63,7 +63,7 @@ pub struct Partition {
     pub flags: CreationFlags,
     /// What it may see of the processor.
     pub allowed: Allowed,
-    state: AtomicU8,
+    state: SpinLock<State>,
     /// Its guest-physical space.
     pub space: Space,
     vps: SpinLock<Option<PageBox<VpTable>>>,
@@ -169,7 +169,7 @@ impl Partition {
                 input.disabled_xsave_features,
                 x2apic,
             ),
-            state: AtomicU8::new(State::Uninitialized as u8),
+            state: SpinLock::new(State::Uninitialized),
             space,
             vps: SpinLock::new(None),
             vp_count: AtomicU32::new(0),
@@ -187,7 +187,7 @@ impl Partition {
 
     /// Where it is in its life.
     pub fn state(&self) -> State {
-        State::from_number(self.state.load(Ordering::Acquire)).unwrap_or(State::Finalized)
+        *self.state.lock()
     }
 
     /// Gives it room for VPs.
@@ -201,7 +201,7 @@ impl Partition {
             let table = PageBox::new(self.pool, VpTable([const { None }; MAX_VPS]));
             *vps = Some(table.map_err(|NoMemory| HvStatus::INSUFFICIENT_MEMORY)?);
         }
-        self.state.store(next as u8, Ordering::Release);
+        *self.state.lock() = next;
         Ok(())
     }
 
@@ -278,7 +278,7 @@ impl Partition {
         {
             let _vps = self.vps.lock();
             let next = self.state().finalize(0)?;
-            self.state.store(next as u8, Ordering::Release);
+            *self.state.lock() = next;
         }
         for index in 0..MAX_VPS as u32 {
             let _ = self.remove_vp(VpIndex(index));
@@ -289,7 +289,8 @@ impl Partition {
         self.space.clear();
         *self.endpoints.lock() = port::none(self.pool);
         *self.vps.lock() = None;
-        self.state.store(self.state().finalized() as u8, Ordering::Release);
+        let mut state = self.state.lock();
+        *state = state.finalized();
         Ok(())
     }
 

@@ -15,31 +15,18 @@ use tlfs::status::HvStatus;
 
 /// The state of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub enum State {
     /// Created: it has a pool and properties, and nothing runs.
-    Uninitialized = 0,
+    Uninitialized,
     /// Initialized: everything but deletion is possible. The root is always in this state.
-    Active = 1,
+    Active,
     /// Being torn down. The teardown may span several calls, each of which continues it.
-    Finalizing = 2,
+    Finalizing,
     /// Nothing is left but the pool.
-    Finalized = 3,
+    Finalized,
 }
 
 impl State {
-    /// The state with the given number, for a state kept in an atomic byte.
-    #[must_use]
-    pub const fn from_number(number: u8) -> Option<Self> {
-        match number {
-            0 => Some(Self::Uninitialized),
-            1 => Some(Self::Active),
-            2 => Some(Self::Finalizing),
-            3 => Some(Self::Finalized),
-            _ => None,
-        }
-    }
-
     /// Checks that `call` may have a partition in this state as its target.
     ///
     /// # Errors
@@ -179,13 +166,5 @@ mod tests {
         assert_eq!(State::Active.permit_property(features), REFUSED);
         assert_eq!(State::Active.permit_property(PropertyCode::TIME_FREEZE), Ok(()));
         assert_eq!(State::Finalized.permit_property(PropertyCode::TIME_FREEZE), REFUSED);
-    }
-
-    #[test]
-    fn numbers_name_states() {
-        for state in STATES {
-            assert_eq!(State::from_number(state as u8), Some(state));
-        }
-        assert_eq!(State::from_number(4), None);
     }
 }

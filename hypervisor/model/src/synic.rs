@@ -278,12 +278,6 @@ impl<const N: usize> Synic<N> {
     }
 }
 
-impl<const N: usize> Default for Synic<N> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 /// Whether the slot is empty. If not, the guest is asked for an end of message; it may have emptied the slot just
 /// before, and will then never see the request, hence the second look.
 pub fn claim(page: &mut impl MessagePage, sint: SintIndex) -> bool {

@@ -170,19 +170,13 @@ impl WalkError {
                 (TranslateResultCode::PRIVILEGE_VIOLATION, None)
             }
             Self::PageFault(_) | Self::NonCanonical => (TranslateResultCode::PAGE_NOT_PRESENT, None),
-            Self::Gpa { gpa, error } => (error.result_code(), Some(gpa)),
-        }
-    }
-}
-
-impl GpaError {
-    /// The result code for an access that failed there.
-    #[must_use]
-    pub const fn result_code(self) -> TranslateResultCode {
-        match self {
-            Self::Unmapped => TranslateResultCode::GPA_UNMAPPED,
-            Self::NoReadAccess => TranslateResultCode::GPA_NO_READ_ACCESS,
-            Self::NoWriteAccess => TranslateResultCode::GPA_NO_WRITE_ACCESS,
+            Self::Gpa { gpa, error: GpaError::Unmapped } => (TranslateResultCode::GPA_UNMAPPED, Some(gpa)),
+            Self::Gpa { gpa, error: GpaError::NoReadAccess } => {
+                (TranslateResultCode::GPA_NO_READ_ACCESS, Some(gpa))
+            }
+            Self::Gpa { gpa, error: GpaError::NoWriteAccess } => {
+                (TranslateResultCode::GPA_NO_WRITE_ACCESS, Some(gpa))
+            }
         }
     }
 }

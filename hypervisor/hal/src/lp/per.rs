@@ -57,9 +57,3 @@ impl<T: Send + Sync> PerLp<T> {
         self.slots.get().expect("storage for LPs is made before it is used")
     }
 }
-
-impl<T: Send + Sync> Default for PerLp<T> {
-    fn default() -> Self {
-        Self::new()
-    }
-}

@@ -73,10 +73,10 @@ pub fn init(usable: &[Span], keep: &[Span], image: Span, extra: u64) -> Result<(
     for span in usable {
         let first = span.start.0.next_multiple_of(PAGE_SIZE as u64);
         let pages = (span.end() / PAGE_SIZE as u64).saturating_sub(first / PAGE_SIZE as u64);
-        frame::set_root(Hpa(first), pages);
+        frame::set(Hpa(first), pages, frame::FREE);
     }
     for span in [region, image] {
-        frame::set_owned(span.start, span.len.div_ceil(PAGE_SIZE as u64));
+        frame::set(span.start, span.len.div_ceil(PAGE_SIZE as u64), frame::OWNED);
     }
     let start = self::frames(tables as usize).ok_or(TooLittleMemory(want))?;
     stock(start, tables);

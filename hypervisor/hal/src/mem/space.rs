@@ -164,7 +164,7 @@ impl Space {
         count: usize,
         mut step: impl FnMut(Hpa, &mut Removed, usize) -> Result<(), MapError>,
     ) -> (usize, Result<(), MapError>) {
-        let mut removed = Removed::new();
+        let mut removed = Removed::default();
         let mut done = 0;
         let top = self.top.lock();
         let mut result = Ok(());

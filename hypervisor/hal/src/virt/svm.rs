@@ -387,28 +387,18 @@ impl Vcpu {
     /// Moves what VMRUN does not switch from the processor into this value.
     pub fn save_extended(&mut self) {
         self.extended.save();
-        self.debug = [register::dr0(), register::dr1(), register::dr2(), register::dr3()];
+        self.debug = register::breakpoints();
         self.tsc_aux = msr::rdmsr(msr::TSC_AUX);
     }
 
     /// Loads what VMRUN does not switch into the processor.
     pub fn load_extended(&self) {
         self.extended.load();
-        self.load_debug();
-        // SAFETY: TSC_AUX is only data for RDTSCP.
-        unsafe { msr::wrmsr(msr::TSC_AUX, self.tsc_aux) };
-    }
-
-    fn load_debug(&self) {
         // Breakpoints of a guest fire in the guest only: VMEXIT clears the host's DR7.
         // SAFETY: DR7 is 0 in the host.
-        unsafe { register::write_dr0(self.debug[0]) };
-        // SAFETY: as above.
-        unsafe { register::write_dr1(self.debug[1]) };
-        // SAFETY: as above.
-        unsafe { register::write_dr2(self.debug[2]) };
-        // SAFETY: as above.
-        unsafe { register::write_dr3(self.debug[3]) };
+        unsafe { register::write_breakpoints(self.debug) };
+        // SAFETY: TSC_AUX is only data for RDTSCP.
+        unsafe { msr::wrmsr(msr::TSC_AUX, self.tsc_aux) };
     }
 
     /// The saved XSAVE area, valid while the state is not loaded.

@@ -33,7 +33,7 @@ pub(super) fn find(memory: &impl Memory, modules: &[Module]) -> Result<Bundle, E
     if let Some(module) = modules.iter().find(|module| module.start.checked_add(module.len).is_none()) {
         return Err(Error::OutOfReach(module.start));
     }
-    let mut bundle = Bundle { kernel: Span::EMPTY, initramfs: Span::EMPTY, command_line: List::new() };
+    let mut bundle = Bundle { kernel: Span::EMPTY, initramfs: Span::EMPTY, command_line: List::default() };
     if !modules.iter().any(|module| first_word(module.name).0 == "kernel") {
         unpack(memory, modules.first().ok_or(Error::NoBundle)?, &mut bundle)?;
     }
@@ -76,7 +76,7 @@ fn unpack(memory: &impl Memory, archive: &Module, bundle: &mut Bundle) -> Result
 fn command_line(text: &[u8]) -> Result<CommandLine, Error> {
     let end = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());
     let text = text.get(..end).unwrap_or_default().trim_ascii();
-    let mut line = List::new();
+    let mut line = List::default();
     text.iter().try_for_each(|&byte| line.push(byte)).map_err(|_| Error::CommandLineTooLong(text.len()))?;
     Ok(line)
 }

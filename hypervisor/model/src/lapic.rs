@@ -22,7 +22,6 @@ mod tests;
 
 pub use icr::{Delivery, Destination, Ipi, Target};
 pub use lvt::Source;
-pub use timer::Deadline;
 
 use crate::ensure;
 use lvt::Lvt;

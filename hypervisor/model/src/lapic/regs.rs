@@ -180,7 +180,7 @@ impl Lapic {
             ICR_HIGH => self.icr_high,
             LVT..=LVT_ERROR => self.lvt.register(usize::from(register - LVT)),
             INITIAL_COUNT => self.timer.initial(),
-            CURRENT_COUNT => self.timer.count(now, self.lvt.timer().periodic()),
+            CURRENT_COUNT => self.current_count(now),
             DIVIDE => self.timer.divide(),
             _ => return None,
         })

@@ -39,7 +39,7 @@ impl Lapic {
             lvt_cmci: 0,
             error_status: self.errors,
             initial_count: self.timer.initial(),
-            current_count: self.timer.count(now, self.lvt.timer().periodic()),
+            current_count: self.current_count(now),
             divide_configuration: self.timer.divide(),
             remote_read: 0,
         }
@@ -86,8 +86,10 @@ impl Lapic {
         if !(is_tsc_deadline && was_tsc_deadline) {
             self.timer.stop();
         }
-        let (initial, count) =
-            if is_tsc_deadline { (0, 0) } else { (state.initial_count, state.current_count) };
-        self.timer.load(initial, count, state.divide_configuration, now);
+        if is_tsc_deadline {
+            self.timer.set_divide(state.divide_configuration);
+        } else {
+            self.timer.load(state.initial_count, state.current_count, state.divide_configuration, now);
+        }
     }
 }

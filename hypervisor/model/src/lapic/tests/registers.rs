@@ -2,7 +2,7 @@
 
 use tlfs::vp::LocalApicState;
 
-use super::super::{Deadline, Effect, Features, GeneralProtection, Lapic, Trigger};
+use super::super::{Effect, Features, GeneralProtection, Lapic, Trigger};
 use super::{ALL, enabled, inject, x2apic};
 
 #[test]
@@ -217,9 +217,9 @@ fn restored_timer_goes_on_from_its_count() {
     let _ = saved.write_mmio(0x380, 1000, 0);
     let mut restored = Lapic::new(3, false, ALL);
     restored.set_state(&saved.state(500), 10_000);
-    assert_eq!(restored.timer_deadline(), Some(Deadline::Clock(11_500)));
+    assert_eq!(restored.timer_deadline(), Some(11_500));
     restored.timer_expire(11_500);
-    assert_eq!((restored.pending(), restored.timer_deadline()), (Some(0xec), Some(Deadline::Clock(13_500))));
+    assert_eq!((restored.pending(), restored.timer_deadline()), (Some(0xec), Some(13_500)));
 }
 
 #[test]

@@ -12,6 +12,7 @@ use super::{Event, Exit, Gprs, RAX, RSP, Unsupported, fpu::ExtendedState, lps};
 use crate::{
     addr::Hpa,
     apic,
+    check::ensure,
     cpu::{self, msr, register},
     mem::{Frame, NoMemory, PoolId, Space, boot, direct},
 };
@@ -69,15 +70,9 @@ fn cpu_asids() -> u32 {
 
 /// Switches SVM on for this LP.
 pub(super) fn enable(lp: &LpState) -> Result<(), Unsupported> {
-    if !cpu::has_svm() || msr::rdmsr(msr::VM_CR) & VM_CR_SVMDIS != 0 {
-        return Err(Unsupported::NoSvm);
-    }
-    if !cpu::has_npt() {
-        return Err(Unsupported::NoNestedPaging);
-    }
-    if !cpu::has_xsave() {
-        return Err(Unsupported::NoXsave);
-    }
+    ensure(cpu::has_svm() && msr::rdmsr(msr::VM_CR) & VM_CR_SVMDIS == 0, Unsupported::NoSvm)?;
+    ensure(cpu::has_npt(), Unsupported::NoNestedPaging)?;
+    ensure(cpu::has_xsave(), Unsupported::NoXsave)?;
     let features = cpu::cpuid(0x8000_000a, 0);
     ASIDS.store(features.ebx, Ordering::Relaxed);
     HAS_NEXT_RIP.store(features.edx & 1 << 3, Ordering::Relaxed);

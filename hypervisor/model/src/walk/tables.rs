@@ -1,6 +1,6 @@
 //! The formats of the tables and the steps of the walk.
 
-use super::{Access, CR0_CD, GuestMemory, PageFault, Paging, Privilege, Translation, WalkError};
+use super::{Access, CR0_CD, GuestMemory, PageFault, Paging, Privilege, Rights, Translation, WalkError};
 use crate::ensure;
 
 pub(super) const PRESENT: u64 = 1 << 0;
@@ -63,16 +63,8 @@ impl Format {
     }
 }
 
-/// The rights that all levels so far agree on.
-#[derive(Clone, Copy)]
-struct Rights {
-    writable: bool,
-    user: bool,
-    executable: bool,
-}
-
 impl Rights {
-    const ALL: Self = Self { writable: true, user: true, executable: true };
+    pub(super) const ALL: Self = Self { writable: true, user: true, executable: true };
 
     const fn and(self, entry: u64) -> Self {
         Self {
@@ -260,9 +252,7 @@ impl<'a, M: GuestMemory> Walk<'a, M> {
         Translation {
             gpa: base | self.gva & offset_mask,
             page_size: offset_mask + 1,
-            writable: rights.writable,
-            user: rights.user,
-            executable: rights.executable,
+            rights,
             pat_index: index.into_iter().map(|(bit, value)| if entry & bit != 0 { value } else { 0 }).sum(),
             is_cache_disabled: self.paging.cr0 & CR0_CD != 0,
         }

@@ -205,7 +205,7 @@ fn saved_state_shows_registers_as_the_guest_reads_them() {
     let _ = lapic.write_mmio(0x380, 1000, 0);
     let state = lapic.state(500);
     assert_eq!((state.apic_id, state.version, state.spurious), (0x0300_0000, 0x0005_0014, 0x1ff));
-    assert_eq!((state.isr[2], state.lvt_timer, state.lvt_lint1), (1 << 1, 0x2_00ec, 0x1_0000));
+    assert_eq!((state.isr[2], state.lvt[0], state.lvt[4]), (1 << 1, 0x2_00ec, 0x1_0000));
     assert_eq!((state.initial_count, state.current_count), (1000, 750));
     assert_eq!(x2apic().state(0).apic_id, 3);
 }
@@ -225,7 +225,8 @@ fn restored_timer_goes_on_from_its_count() {
 #[test]
 fn restored_state_may_unmask_the_pins_of_a_disabled_apic() {
     let mut lapic = Lapic::new(0, true, ALL);
-    let state = LocalApicState { lvt_lint0: 0x700, lvt_lint1: 0x400, ..lapic.state(0) };
+    let mut state = lapic.state(0);
+    state.lvt[3..5].copy_from_slice(&[0x700, 0x400]);
     lapic.set_state(&state, 0);
     assert_eq!(lapic.state(0), state);
 }

@@ -18,29 +18,27 @@ pub const FAST_BYTES: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallSpec {
     /// The fixed part of the input.
-    pub header: u16,
+    pub header: usize,
     /// Whether the input may have a variable-size part after the fixed one.
     pub variable: bool,
     /// Whether the call repeats. The elements of a rep call may have no size: `HvCallUnmapGpaPages` only counts.
     pub rep: bool,
     /// An element of the input list.
-    pub rep_input: u16,
+    pub rep_input: usize,
     /// The fixed part of the output.
-    pub output: u16,
+    pub output: usize,
     /// An element of the output list.
-    pub rep_output: u16,
+    pub rep_output: usize,
 }
 
 impl CallSpec {
     /// A call without repetitions.
     pub const fn simple(header: usize, output: usize) -> Self {
-        let (header, output) = (header as u16, output as u16);
         Self { header, variable: false, rep: false, rep_input: 0, output, rep_output: 0 }
     }
 
     /// A call with a list of input elements, output elements, both or neither.
     pub const fn rep(header: usize, rep_input: usize, rep_output: usize) -> Self {
-        let (rep_input, rep_output) = (rep_input as u16, rep_output as u16);
         Self { rep: true, rep_input, rep_output, ..Self::simple(header, 0) }
     }
 
@@ -94,12 +92,12 @@ impl Plan {
 
     /// The fixed header in the input.
     pub const fn header(&self) -> Range<usize> {
-        0..self.spec.header as usize
+        0..self.spec.header
     }
 
     /// The variable header in the input.
     pub const fn variable(&self) -> Range<usize> {
-        let start = padded(self.spec.header as usize);
+        let start = padded(self.spec.header);
         start..start + self.variable
     }
 
@@ -110,12 +108,12 @@ impl Plan {
 
     /// The fixed part of the output.
     pub const fn output(&self) -> Range<usize> {
-        0..self.spec.output as usize
+        0..self.spec.output
     }
 
     /// Element `rep` in the output.
     pub const fn output_element(&self, rep: usize) -> Range<usize> {
-        element(padded(self.spec.output as usize), self.spec.rep_output, rep)
+        element(padded(self.spec.output), self.spec.rep_output, rep)
     }
 
     /// Size of the whole input, padded; if zero, the input address means nothing.
@@ -152,9 +150,9 @@ const fn padded(bytes: usize) -> usize {
     bytes.next_multiple_of(8)
 }
 
-const fn element(base: usize, size: u16, rep: usize) -> Range<usize> {
-    let start = base + size as usize * rep;
-    start..start + size as usize
+const fn element(base: usize, size: usize, rep: usize) -> Range<usize> {
+    let start = base + size * rep;
+    start..start + size
 }
 
 const fn fits(address: u64, bytes: usize) -> bool {
@@ -257,8 +255,8 @@ mod tests {
     proptest! {
         #[test]
         fn every_range_of_an_accepted_call_is_inside_one_page(
-            bits: u64, input: u64, output: u64, header in 0u16..64, rep: bool, variable: bool,
-            rep_input in 0u16..64, fixed in 0u16..64, rep_output in 0u16..64,
+            bits: u64, input: u64, output: u64, header in 0usize..64, rep: bool, variable: bool,
+            rep_input in 0usize..64, fixed in 0usize..64, rep_output in 0usize..64,
         ) {
             let spec = CallSpec { header, variable, rep, rep_input, output: fixed, rep_output };
             let accepted = spec.plan(control(bits)).ok().filter(|plan| plan.check_addresses(input, output).is_ok());

@@ -14,7 +14,7 @@ use model::{ensure, reftime::TscScale, synic::Effect};
 use tlfs::{
     cpuid::FeaturesEdx,
     msr::{self as hv, CrashControl, HypercallMsr, OverlayPageMsr},
-    partition::{Privileges, SyntheticFeatures},
+    partition::SyntheticFeatures,
 };
 use zerocopy::IntoBytes;
 
@@ -33,25 +33,6 @@ static HYPERCALL_PAGE: [u8; PAGE_SIZE] = {
     [page[0], page[1], page[2], page[3]] = [0x0f, 0x01, 0xd9, 0xc3];
     page
 };
-
-/// What a child may do that it has the MSR. `None`: that depends on a feature, not on a privilege.
-fn privilege(number: u32) -> Option<Privileges> {
-    type P = Privileges;
-    Some(match number {
-        hv::EOI | hv::ICR | hv::TPR | hv::VP_ASSIST_PAGE => P::ACCESS_INTR_CTRL_REGS,
-        hv::STIMER0_CONFIG..=hv::STIMER3_COUNT => P::ACCESS_SYNTHETIC_TIMER_REGS,
-        hv::SCONTROL..=hv::SINT15 => P::ACCESS_SYNIC_REGS,
-        hv::GUEST_IDLE => P::ACCESS_GUEST_IDLE_REG,
-        hv::TIME_REF_COUNT => P::ACCESS_PARTITION_REFERENCE_COUNTER,
-        hv::REFERENCE_TSC => P::ACCESS_PARTITION_REFERENCE_TSC,
-        hv::GUEST_OS_ID | hv::HYPERCALL => P::ACCESS_HYPERCALL_MSRS,
-        hv::VP_INDEX => P::ACCESS_VP_INDEX,
-        hv::RESET => P::ACCESS_RESET_REG,
-        hv::VP_RUNTIME => P::ACCESS_VP_RUN_TIME_REG,
-        hv::TSC_FREQUENCY | hv::APIC_FREQUENCY => P::ACCESS_FREQUENCY_REGS,
-        _ => return None,
-    })
-}
 
 /// Whether the partition is told that there is a hypervisor.
 pub(super) fn shows_hypervisor(partition: &Partition) -> bool {
@@ -157,8 +138,9 @@ impl ChildCpu<'_> {
 
     fn check_privilege(&self, number: u32) -> Result<(), Stop> {
         let profile = self.vp.partition.profile.lock();
-        let allowed = match privilege(number) {
+        let allowed = match hv::privilege(number) {
             Some(privilege) => profile.privileges.contains(privilege),
+            // That depends on a feature.
             None => profile.features.contains(FeaturesEdx::GUEST_CRASH_MSRS),
         };
         ensure(allowed && shows_hypervisor(&self.vp.partition), Stop::Fault)

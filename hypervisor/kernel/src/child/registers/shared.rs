@@ -103,13 +103,9 @@ fn stored(partition: &Partition, name: RegisterName) -> Option<&AtomicU64> {
     }
 }
 
-/// The MSR of a register of the SynIC: SINTs, then SCONTROL to EOM.
-const fn synic_msr(name: RegisterName) -> Option<u32> {
-    match name.0 {
-        0xa_0000..=0xa_000f => Some(msr::SINT0 + (name.0 & 0xf)),
-        0xa_0010..=0xa_0014 => Some(msr::SCONTROL + (name.0 & 0xf)),
-        _ => None,
-    }
+/// The MSR of a register of the SynIC.
+fn synic_msr(name: RegisterName) -> Option<u32> {
+    name.msr().filter(|number| (msr::SCONTROL..=msr::SINT15).contains(number))
 }
 
 /// What CPUID says of the hypervisor, as one register (TLFS 6.0b §3.4).

@@ -9,7 +9,7 @@ use hal::{
     acpi::RsdpSource,
     addr::{Hpa, PAGE_SIZE},
     boot::{MemoryMap, Module},
-    mem::boot::Span,
+    mem::{boot::Span, space::MapError},
 };
 use model::ensure;
 
@@ -93,6 +93,14 @@ pub(crate) enum Error {
     MapTooLong,
     BadAcpi,
     AcpiTooLong,
+    /// The root's own memory.
+    Memory(MapError),
+}
+
+impl From<MapError> for Error {
+    fn from(error: MapError) -> Self {
+        Self::Memory(error)
+    }
 }
 
 impl fmt::Display for Error {
@@ -110,6 +118,9 @@ impl fmt::Display for Error {
                     f,
                     "the boot bundle is no newc archive at byte {at}: build it with cargo xtask run"
                 );
+            }
+            Self::Memory(error) => {
+                return write!(f, "the root's memory cannot be set up ({error:?}): report this machine");
             }
             Self::CommandLineTooLong(len) => {
                 return write!(f, "the root's command line has {len} bytes: shorten it");

@@ -63,6 +63,7 @@ pub struct Partition {
     pub flags: CreationFlags,
     /// What it may see of the processor.
     pub allowed: Allowed,
+    /// Held for one look or change, with nothing taken inside.
     state: SpinLock<State>,
     /// Its guest-physical space.
     pub space: Space,

@@ -210,13 +210,6 @@ impl Lapic {
         true
     }
 
-    /// Takes back a level-triggered request that was not yet acknowledged (TLFS 2.0 §13.3.2); an edge stays latched.
-    pub fn withdraw(&mut self, vector: u8) {
-        if self.tmr.contains(vector) {
-            self.unrequest(vector);
-        }
-    }
-
     /// The vector to inject now: the highest requested one, if its class is above the PPR's and the APIC is enabled.
     #[inline]
     pub fn pending(&self) -> Option<u8> {
@@ -269,12 +262,6 @@ impl Lapic {
     #[inline]
     pub fn eoi_assist_allowed(&self) -> bool {
         self.top_isr != 0 && self.top_irr == 0 && !self.tmr.contains(self.top_isr)
-    }
-
-    /// The task priority register; CR8 is its upper half.
-    #[inline]
-    pub fn tpr(&self) -> u8 {
-        self.tpr
     }
 
     #[inline]

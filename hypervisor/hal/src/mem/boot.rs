@@ -33,11 +33,6 @@ impl Span {
     pub fn overlaps(&self, other: &Self) -> bool {
         self.start.max(other.start).0 < self.end().min(other.end())
     }
-
-    /// Whether `hpa` lies in it.
-    pub fn contains(&self, hpa: Hpa) -> bool {
-        self.start.0 <= hpa.0 && hpa.0 < self.end()
-    }
 }
 
 /// No usable span is large enough for the hypervisor; holds the bytes that were wanted.

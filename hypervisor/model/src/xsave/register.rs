@@ -26,12 +26,6 @@ fn slot(name: RegisterName) -> Option<Range<usize>> {
 }
 
 impl Layout {
-    /// Writes the state after INIT to an area in the standard form: nothing present, MXCSR at its initial value.
-    pub fn reset(&self, current: &mut [u8]) {
-        current.fill(0);
-        self.copy_legacy(&[], 0, super::MXCSR_INIT, X87 | SSE, current);
-    }
-
     /// Reads a register from an area in the standard form; `None` if it is not an x87 or SSE register.
     #[must_use]
     pub fn register(&self, current: &[u8], name: RegisterName) -> Option<RegisterValue> {
@@ -80,9 +74,10 @@ mod tests {
         Layout::new(LAYOUT_STATES, 0xffff, |_| [0; 4])
     }
 
+    /// The state after INIT: nothing present, MXCSR at its initial value.
     fn reset() -> [u8; 576] {
-        let mut area = [0xee; 576];
-        layout().reset(&mut area);
+        let mut area = [0; 576];
+        layout().copy_legacy(&[], 0, super::super::MXCSR_INIT, X87 | SSE, &mut area);
         area
     }
 

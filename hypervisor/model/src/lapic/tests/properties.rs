@@ -15,7 +15,6 @@ enum Action {
     HvMsr(u32, u64),
     Base(u64),
     Request(u8, bool),
-    Withdraw(u8),
     Deliver,
     Eoi,
     Cr8(u64),
@@ -55,7 +54,6 @@ fn action() -> impl Strategy<Value = Action> {
         2 => Just(Action::Mmio(0xf0, 0x1ff)),
         1 => base.prop_map(Action::Base),
         8 => (any::<u8>(), any::<bool>()).prop_map(|(vector, level)| Action::Request(vector, level)),
-        1 => any::<u8>().prop_map(Action::Withdraw),
         6 => Just(Action::Deliver),
         4 => Just(Action::Eoi),
         2 => (0u64..20).prop_map(Action::Cr8),
@@ -86,7 +84,6 @@ fn apply(lapic: &mut Lapic, action: Action, now: &mut u64) {
         Action::Request(vector, level) => {
             lapic.request(vector, if level { Trigger::Level } else { Trigger::Edge });
         }
-        Action::Withdraw(vector) => lapic.withdraw(vector),
         Action::Deliver => lapic.pending().into_iter().for_each(|vector| lapic.acknowledge(vector)),
         Action::Eoi => drop(lapic.eoi()),
         Action::Cr8(value) => drop(lapic.set_cr8(value)),
@@ -109,7 +106,7 @@ fn vectors(registers: [u32; 8]) -> BTreeSet<u8> {
 /// The manual's rule, from the registers alone.
 fn expected_pending(lapic: &Lapic, state: &LocalApicState) -> Option<u8> {
     let in_service = vectors(state.isr).last().copied().unwrap_or(0);
-    let priority = lapic.tpr().max(in_service) >> 4;
+    let priority = lapic.tpr.max(in_service) >> 4;
     let enabled = state.spurious & 0x100 != 0 && lapic.mode() != Mode::Disabled;
     vectors(state.irr).last().copied().filter(|vector| enabled && vector >> 4 > priority)
 }
@@ -146,7 +143,7 @@ proptest! {
         for base in [0xfee0_0800, lapic.base()] {
             copy.set_base(base).unwrap();
         }
-        copy.set_tpr(lapic.tpr());
+        copy.set_tpr(lapic.tpr);
         let later = later / 2;
         copy.set_state(&state, later);
         let _ = copy.set_tsc_deadline(lapic.tsc_deadline().unwrap());

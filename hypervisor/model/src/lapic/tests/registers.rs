@@ -98,7 +98,7 @@ fn memory_and_msrs_exclude_each_other() {
     assert_eq!(lapic.read_msr(0x802, 0), Ok(3));
     assert_eq!(lapic.read_mmio(0x20, 0), u32::MAX);
     assert_eq!(lapic.write_mmio(0x80, 0x50, 0), Effect::None);
-    assert_eq!(lapic.tpr(), 0);
+    assert_eq!(lapic.tpr, 0);
 }
 
 #[test]

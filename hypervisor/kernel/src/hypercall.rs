@@ -30,7 +30,7 @@ use hal::{
     virt::{R8, RAX, RBX, RCX, RDI, RDX, RSI, Vcpu},
 };
 use model::{
-    call::{CallSpec, Plan, resume},
+    call::{CallSpec, FAST_BYTES, Plan, resume},
     ensure,
 };
 use tlfs::{CallCode, HvStatus, HypercallInput, HypercallOutput, partition::Privileges};
@@ -279,6 +279,8 @@ impl<C: Caller> Request<'_, C> {
         };
         self.copy_in(&plan)?;
         let Buffers { input, output } = &mut *self.buffers;
+        let input = input.get(..plan.input_bytes().max(FAST_BYTES)).unwrap_or_default();
+        let output = output.get_mut(..plan.output_bytes()).unwrap_or_default();
         let mut call = Call { plan, input, output, done: plan.reps().start, elements: PhantomData };
         let status = handler(self.caller, &mut call).err().unwrap_or(HvStatus::SUCCESS);
         let done = call.done;

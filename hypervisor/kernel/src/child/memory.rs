@@ -103,11 +103,6 @@ pub fn write(partition: &Partition, gpa: Gpa, from: &[u8]) -> Result<(), Unmappe
 }
 
 impl ChildCpu<'_> {
-    /// Copies to the child's memory.
-    pub(super) fn write_gpa(&self, gpa: Gpa, from: &[u8]) -> Result<(), Unmapped> {
-        write(&self.vp.partition, gpa, from)
-    }
-
     /// Fetches the bytes of the instruction at RIP, as many as can be had without crossing into a page that cannot.
     ///
     /// # Errors

@@ -11,7 +11,7 @@
 mod execution;
 mod shared;
 
-pub use shared::{get_shared, set_shared, write_tsc_page};
+pub use shared::{get_shared, set_shared};
 
 use hal::{
     cpu,

@@ -40,14 +40,11 @@ pub(super) fn shows_hypervisor(partition: &Partition) -> bool {
     asked.contains(SyntheticFeatures::HYPERVISOR_PRESENT)
 }
 
-/// Brings the reference TSC page up to date, after a change of the partition's clock. Does nothing if the guest
-/// has none.
-///
-/// # Errors
-/// The page is not mapped; the guest reads a stale one until this is done again.
-pub fn refresh_reference_tsc(partition: &Partition) -> Result<(), Unmapped> {
+/// Brings the reference TSC page up to date for the parent, which changed the clock or the page. Does nothing if the
+/// guest has none, and one that is not mapped keeps the content that it was restored with.
+pub fn refresh_reference_tsc(partition: &Partition) {
     let place = OverlayPageMsr::from_bits(partition.msrs.reference_tsc.load(Ordering::Relaxed));
-    if place.enable() { fill_reference_tsc(partition, place) } else { Ok(()) }
+    let _ = place.enable().then(|| fill_reference_tsc(partition, place));
 }
 
 /// Writes the page in the order its readers count on: they take the sequence before and after the rest, and go to
@@ -155,7 +152,7 @@ impl ChildCpu<'_> {
         }
         let gpa = Gpa::from_page(new.gpa_page_number());
         ensure(gpa.0 < GPA_LIMIT, Stop::Fault)?;
-        Ok(self.write_gpa(gpa, content)?)
+        Ok(memory::write(&self.vp.partition, gpa, content)?)
     }
 
     fn write_synic(&mut self, number: u32, value: u64) -> Result<(), Stop> {
@@ -164,10 +161,7 @@ impl ChildCpu<'_> {
             let old = vp.synic.lock().read_msr(number)?;
             self.place(old, value, &ZEROS)?;
         }
-        match vp.synic.lock().write_msr(number, value)? {
-            Effect::None => {}
-            Effect::Scan | Effect::Page(_) => self.ctx.messages_wait = true,
-        }
+        self.ctx.messages_wait |= vp.synic.lock().write_msr(number, value)? != Effect::None;
         Ok(())
     }
 

@@ -25,7 +25,7 @@ use zerocopy::IntoBytes;
 
 use super::Outcome;
 use crate::{
-    child::registers::{layout, write_tsc_page},
+    child::{refresh_reference_tsc, registers::layout},
     partition::{MAX_VPS, Partition, PartitionRef},
     port::party,
     root::{RootCpu, cpuid::host, root},
@@ -145,7 +145,7 @@ fn set_features(partition: &Partition, value: u64) {
 /// Moves reference time. Every VP looks at its timers again, since their deadlines have moved too.
 fn change_time(partition: &PartitionRef, change: impl FnOnce(&mut ReferenceClock, u64)) {
     change(&mut partition.clock.lock(), guest_tsc());
-    write_tsc_page(partition);
+    refresh_reference_tsc(partition);
     partition.for_each_vp(|vp| vp.wake());
 }
 

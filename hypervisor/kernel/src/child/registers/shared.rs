@@ -16,7 +16,7 @@ use tlfs::{
 };
 
 use crate::{
-    child::synthetic,
+    child::refresh_reference_tsc,
     partition::{Partition, VpRef},
     vp::{guest_tsc, request},
 };
@@ -81,7 +81,7 @@ pub fn set_shared(vp: &VpRef, name: RegisterName, value: RegisterValue) -> Optio
             (Some(place), _) => {
                 place.store(value, Ordering::Relaxed);
                 if name == N::REFERENCE_TSC {
-                    write_tsc_page(&vp.partition);
+                    refresh_reference_tsc(&vp.partition);
                 }
                 Ok(())
             }
@@ -143,10 +143,4 @@ fn set_synic(vp: &VpRef, number: u32, value: u64) -> Result<(), HvStatus> {
         vp.request(request::MESSAGE);
     }
     Ok(())
-}
-
-/// Brings the reference TSC page up to date for the parent, which changed the clock or the page. One that is not
-/// mapped keeps the content that it was restored with.
-pub fn write_tsc_page(partition: &Partition) {
-    let _ = synthetic::refresh_reference_tsc(partition);
 }

@@ -65,9 +65,7 @@ fn vp_layouts_agree() {
         vp::LocalApicState = theirs::hv_local_interrupt_controller_state:
             apic_id, version = apic_version, ldr = apic_ldr, dfr = apic_dfr, spurious = apic_spurious,
             isr = apic_isr, tmr = apic_tmr, irr = apic_irr, esr = apic_esr, icr_high = apic_icr_high,
-            icr_low = apic_icr_low, lvt_timer = apic_lvt_timer, lvt_thermal = apic_lvt_thermal,
-            lvt_perfmon = apic_lvt_perfmon, lvt_lint0 = apic_lvt_lint0, lvt_lint1 = apic_lvt_lint1,
-            lvt_error = apic_lvt_error, lvt_cmci = apic_lvt_cmci, error_status = apic_error_status,
+            icr_low = apic_icr_low, lvt = apic_lvt_timer, lvt_cmci = apic_lvt_cmci, error_status = apic_error_status,
             initial_count = apic_initial_count, current_count = apic_counter_value,
             divide_configuration = apic_divide_configuration, remote_read = apic_remote_read;
         vp::TranslateVirtualAddressInput = theirs::hv_input_translate_virtual_address:

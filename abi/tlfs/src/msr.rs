@@ -1,5 +1,7 @@
 //! Synthetic model specific registers: numbers, contents, and the pages that they place.
 
+use crate::partition::Privileges;
+
 /// Identity of the guest; zero disables the hypercall page. Contents: [`GuestOsId`].
 pub const GUEST_OS_ID: u32 = 0x4000_0000;
 /// Contents: [`HypercallMsr`].
@@ -249,4 +251,25 @@ wire! {
 impl ReferenceTscPage {
     /// The page must not be used: read [`TIME_REF_COUNT`] instead.
     pub const SEQUENCE_INVALID: u32 = 0;
+}
+
+/// What a partition may do that it has the MSR (`TLFS datatypes/HV_PARTITION_PRIVILEGE_MASK`). `None`: that depends on
+/// a feature, not on a privilege.
+#[must_use]
+pub const fn privilege(number: u32) -> Option<Privileges> {
+    type P = Privileges;
+    Some(match number {
+        EOI | ICR | TPR | VP_ASSIST_PAGE => P::ACCESS_INTR_CTRL_REGS,
+        STIMER0_CONFIG..=STIMER3_COUNT => P::ACCESS_SYNTHETIC_TIMER_REGS,
+        SCONTROL..=SINT15 => P::ACCESS_SYNIC_REGS,
+        GUEST_IDLE => P::ACCESS_GUEST_IDLE_REG,
+        TIME_REF_COUNT => P::ACCESS_PARTITION_REFERENCE_COUNTER,
+        REFERENCE_TSC => P::ACCESS_PARTITION_REFERENCE_TSC,
+        GUEST_OS_ID | HYPERCALL => P::ACCESS_HYPERCALL_MSRS,
+        VP_INDEX => P::ACCESS_VP_INDEX,
+        RESET => P::ACCESS_RESET_REG,
+        VP_RUNTIME => P::ACCESS_VP_RUN_TIME_REG,
+        TSC_FREQUENCY | APIC_FREQUENCY => P::ACCESS_FREQUENCY_REGS,
+        _ => return None,
+    })
 }

@@ -1,8 +1,10 @@
 //! Partitions and the system: creation, properties, processors, power.
 
+mod cpuid_feature;
 mod feature;
 mod system;
 
+pub use cpuid_feature::{CPUID_FEATURES, FeatureWord};
 pub use feature::{
     Privileges, ProcessorFeatures0, ProcessorFeatures1, SyntheticFeatures, VmmCapabilities, XsaveFeatures,
 };

@@ -1,5 +1,6 @@
 //! Registers of a virtual processor: names, values, and the element of `SetVpRegisters`.
 
+mod msr;
 mod name;
 
 pub use name::RegisterName;

@@ -1,7 +1,7 @@
 //! Addresses that cannot be confused with each other.
 //!
-//! [`Hpa`] is what the processor puts on the bus, [`Gpa`] what a partition believes it does, [`Gva`] what a
-//! virtual processor's instruction names. None converts into another without the table that says how.
+//! [`Hpa`] is what the processor puts on the bus, [`Gpa`] what a partition believes it does. Neither converts into the
+//! other without the table that says how.
 
 use core::fmt;
 
@@ -63,11 +63,6 @@ address! {
     /// A guest-physical address of some partition.
     Gpa
 }
-address! {
-    /// A guest-virtual address of some virtual processor.
-    Gva
-}
-
 #[cfg(test)]
 mod tests {
     use super::{Gpa, Hpa};

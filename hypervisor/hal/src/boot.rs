@@ -64,8 +64,8 @@ impl BootInfo {
         Self {
             loader,
             command_line: "",
-            memory: MemoryMap::new(),
-            modules: List::new(),
+            memory: MemoryMap::default(),
+            modules: List::default(),
             rsdp: None,
             hypervisor: [Span::EMPTY; 2],
         }

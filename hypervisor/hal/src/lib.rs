@@ -22,6 +22,7 @@ pub mod acpi;
 pub mod addr;
 pub mod apic;
 pub mod boot;
+mod check;
 pub mod cpu;
 pub mod crash;
 pub mod list;

@@ -14,11 +14,6 @@ pub struct List<T, const N: usize> {
 pub struct Full;
 
 impl<T: Copy + Default, const N: usize> List<T, N> {
-    /// Returns an empty list.
-    pub fn new() -> Self {
-        Self { items: [T::default(); N], len: 0 }
-    }
-
     /// Inserts `value` before the item at `index`, or at the end where there is none.
     pub fn insert(&mut self, index: usize, value: T) -> Result<(), Full> {
         let index = index.min(self.len);
@@ -37,7 +32,7 @@ impl<T: Copy + Default, const N: usize> List<T, N> {
 
 impl<T: Copy + Default, const N: usize> Default for List<T, N> {
     fn default() -> Self {
-        Self::new()
+        Self { items: [T::default(); N], len: 0 }
     }
 }
 
@@ -61,7 +56,7 @@ mod tests {
 
     #[test]
     fn a_full_list_refuses_and_keeps_its_items() {
-        let mut list = List::<u8, 2>::new();
+        let mut list = List::<u8, 2>::default();
         assert_eq!((list.push(2), list.insert(0, 1), list.push(3)), (Ok(()), Ok(()), Err(Full)));
         assert_eq!(&*list, &[1, 2]);
     }

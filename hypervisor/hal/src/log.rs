@@ -124,11 +124,7 @@ pub fn attach_serial() {
     TO_SERIAL.store(true, Ordering::Relaxed);
     let mut offset = 0;
     let mut text = [0; 128];
-    loop {
-        let (len, next) = read(offset, &mut text);
-        if len == 0 {
-            break;
-        }
+    while let (len @ 1.., next) = read(offset, &mut text) {
         serial::write(&text[..len]);
         offset = next;
     }
@@ -139,21 +135,12 @@ pub fn detach_serial() {
     TO_SERIAL.store(false, Ordering::Relaxed);
 }
 
-/// Returns how many bytes were ever logged.
-fn written() -> u64 {
-    WRITTEN.load(Ordering::Relaxed)
-}
-
-/// The first byte that is still in the ring.
-fn oldest() -> u64 {
-    written().saturating_sub(RING_BYTES as u64)
-}
-
 /// Copies log bytes from byte `offset`, or from the oldest that is still there; returns how many, and the offset of the
 /// byte behind them.
 pub fn read(offset: u64, into: &mut [u8]) -> (usize, u64) {
-    let start = offset.max(oldest());
-    let len = written().saturating_sub(start).min(into.len() as u64) as usize;
+    let written = WRITTEN.load(Ordering::Relaxed);
+    let start = offset.max(written.saturating_sub(RING_BYTES as u64));
+    let len = written.saturating_sub(start).min(into.len() as u64) as usize;
     for (offset, byte) in (start..).zip(&mut into[..len]) {
         *byte = RING.0[offset as usize % RING_BYTES].load(Ordering::Relaxed);
     }
@@ -162,7 +149,11 @@ pub fn read(offset: u64, into: &mut [u8]) -> (usize, u64) {
 
 #[cfg(test)]
 mod tests {
-    use super::{LINE_BYTES, RING_BYTES, append, oldest, read, written};
+    use super::{LINE_BYTES, Ordering, RING_BYTES, WRITTEN, append, read};
+
+    fn written() -> u64 {
+        WRITTEN.load(Ordering::Relaxed)
+    }
 
     /// One test, since the ring is one.
     #[test]
@@ -176,7 +167,7 @@ mod tests {
         append(b"end");
         let mut tail = [0; 4];
         assert_eq!((read(written() - 4, &mut tail), &tail), ((4, written()), b"xend"));
-        assert_eq!(read(0, &mut [0; 16]), (16, oldest() + 16));
+        assert_eq!(read(0, &mut [0; 16]), (16, written() - RING_BYTES as u64 + 16));
         assert_eq!(read(written(), &mut tail), (0, written()));
     }
 }

@@ -20,7 +20,7 @@ pub use svm::{
     vmcb::Segment,
 };
 
-use crate::addr::{Gpa, Gva};
+use crate::addr::Gpa;
 
 /// General registers in the order in which instructions encode them: RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8-R15.
 pub type Gprs = [u64; 16];
@@ -108,10 +108,6 @@ pub struct IoExit {
     pub string: bool,
     /// With a REP prefix.
     pub repeat: bool,
-    /// The address size of a string access in bytes: 2, 4 or 8.
-    pub address_bytes: u8,
-    /// The segment of a string access, by its number in instructions.
-    pub segment: u8,
     /// Where the next instruction begins.
     pub next_rip: u64,
 }
@@ -121,8 +117,6 @@ pub struct IoExit {
 pub struct GpaFault {
     /// The address.
     pub gpa: Gpa,
-    /// The linear address, where the processor tells.
-    pub gva: Option<Gva>,
     /// A mapping is there, but does not allow the access.
     pub present: bool,
     /// A write.
@@ -202,6 +196,11 @@ pub enum SegmentName {
     Ldtr,
     Idtr,
     Tr,
+}
+
+impl SegmentName {
+    /// Those that instructions name, in the order of their numbers.
+    pub const GENERAL: [Self; 6] = [Self::Es, Self::Cs, Self::Ss, Self::Ds, Self::Fs, Self::Gs];
 }
 
 /// Why a machine cannot run guests.

@@ -47,22 +47,15 @@ fn lp_main(_: LpIndex) -> ! {
 }
 
 fn refuse<T>(lack: Unsupported) -> T {
-    stop(match lack {
-        Unsupported::NoSvm => {
-            format_args!(
-                "this processor has no SVM, or the firmware disabled it: enable SVM, or with QEMU use -cpu EPYC-v4"
-            )
-        }
-        Unsupported::NoNestedPaging => {
-            format_args!(
-                "this processor has no nested paging: use one that has it, or with QEMU -cpu EPYC-v4"
-            )
-        }
-        Unsupported::NoXsave => {
-            format_args!("this processor has no XSAVE: use one that has it, or with QEMU -cpu EPYC-v4")
-        }
-        Unsupported::NoMemory => format_args!("too little memory for the hypervisor: add memory"),
-    })
+    let missing = match lack {
+        Unsupported::NoSvm => "no SVM, or the firmware disabled it",
+        Unsupported::NoNestedPaging => "no nested paging",
+        Unsupported::NoXsave => "no XSAVE",
+        Unsupported::NoMemory => stop(format_args!("too little memory for the hypervisor: add memory")),
+    };
+    stop(format_args!(
+        "this processor has {missing}: enable it, or use one that has it, or with QEMU -cpu EPYC-v4"
+    ))
 }
 
 /// Ends the boot for a reason that the user can mend.

@@ -14,6 +14,7 @@ pub mod registers;
 mod synthetic;
 
 pub use dispatch::dispatch;
+pub use synthetic::refresh_reference_tsc;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 

@@ -1,5 +1,6 @@
-//! The hypercall dispatcher: a table row for each call, and the one path that every call takes.
+//! The hypercall dispatcher: a table arm for each call, and the one path that every call takes.
 //!
+//! How large the parameters of a call are is what the types of its handler say, so that no table can contradict them.
 //! Parameters are copied in before the handler runs and results are copied out after it, so a handler never sees
 //! memory that its caller can change. A rep call that stops early is made again with a moved start index, from the
 //! caller's own instruction: pending interrupts come between, and the caller sees one call.
@@ -20,15 +21,23 @@ pub mod vp;
 
 pub use table::root_table;
 
+use core::{marker::PhantomData, ops::Range};
+
 use hal::{
-    addr::{Gpa, PAGE_SIZE},
+    addr::{Gpa, Hpa, PAGE_SIZE},
+    list::{Full, List},
+    mem::space::MapError,
     virt::{R8, RAX, RBX, RCX, RDI, RDX, RSI, Vcpu},
 };
-use model::call::{CallSpec, FAST_BYTES, Plan, resume};
+use model::{
+    call::{CallSpec, FAST_BYTES, Plan, resume},
+    ensure,
+};
 use tlfs::{CallCode, HvStatus, HypercallInput, HypercallOutput, partition::Privileges};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::port::Party;
+use partition::map_status;
 
 /// How many list elements a rep call works on before it lets interrupts in.
 pub const REPS_AT_ONCE: usize = 64;
@@ -90,28 +99,35 @@ pub trait Caller {
     fn write(&mut self, gpa: Gpa, from: &[u8]) -> Result<(), Unmapped>;
 }
 
-/// One call in progress: its parameters, and how far it got.
-pub struct Call<'a> {
+/// A value that a call takes.
+pub trait Input: FromBytes + KnownLayout + Immutable {}
+impl<T: FromBytes + KnownLayout + Immutable> Input for T {}
+
+/// A value that a call returns.
+pub trait Output: IntoBytes + Immutable {}
+impl<T: IntoBytes + Immutable> Output for T {}
+
+/// What a handler without output returns: nothing, or the status for the caller.
+pub type Outcome<T = ()> = Result<T, HvStatus>;
+
+/// How a call ended: its status, and the repetition that comes next. Without either, an address leads nowhere.
+pub type Answer = Result<(HvStatus, usize), Unmapped>;
+
+/// One call in progress: its parameters, and how far it got. Its list has elements `E`, and returns elements `R`.
+pub struct Call<'a, E = (), R = ()> {
     plan: Plan,
     input: &'a [u8],
     output: &'a mut [u8],
     done: usize,
+    elements: PhantomData<(E, R)>,
 }
 
-impl Call<'_> {
-    /// The fixed input.
-    ///
-    /// # Errors
-    /// The table row does not fit the type: a bug of ours that must not become a panic.
-    pub fn header<T: FromBytes + KnownLayout + Immutable>(&self) -> Result<T, HvStatus> {
-        self.at(self.plan.header().start)
-    }
-
+impl<E: Input, R: Output> Call<'_, E, R> {
     /// A value at `offset` in the input.
     ///
     /// # Errors
     /// The input ends before it.
-    pub fn at<T: FromBytes + KnownLayout + Immutable>(&self, offset: usize) -> Result<T, HvStatus> {
+    pub fn at<T: Input>(&self, offset: usize) -> Outcome<T> {
         let bytes = self.input.get(offset..).ok_or(HvStatus::INVALID_HYPERCALL_INPUT)?;
         T::read_from_prefix(bytes).map(|(value, _)| value).map_err(|_| HvStatus::INVALID_HYPERCALL_INPUT)
     }
@@ -121,68 +137,196 @@ impl Call<'_> {
         self.input.get(self.plan.variable()).unwrap_or_default()
     }
 
-    /// List element `rep`.
-    ///
-    /// # Errors
-    /// As [`Self::header`].
-    pub fn element<T: FromBytes + KnownLayout + Immutable>(&self, rep: usize) -> Result<T, HvStatus> {
-        self.at(self.plan.element(rep).start)
-    }
-
     /// The elements to work on now: at most [`REPS_AT_ONCE`].
-    pub fn batch(&self) -> core::ops::Range<usize> {
+    pub fn batch(&self) -> Range<usize> {
         let reps = self.plan.reps();
         reps.start..reps.end.min(reps.start + REPS_AT_ONCE)
     }
 
-    /// All elements that are still to be done.
-    pub fn reps(&self) -> core::ops::Range<usize> {
-        self.plan.reps()
-    }
-
-    /// Records that the elements before `rep` are done.
-    pub fn set_done(&mut self, rep: usize) {
-        self.done = rep;
-    }
-
-    /// Ends a call that succeeded: sets the fixed output, and returns what its handler returns.
-    pub fn answer<T: IntoBytes + Immutable>(&mut self, value: &T) -> Outcome {
-        self.put(self.plan.output().start, value.as_bytes());
+    /// Ends a call that did all its elements at once.
+    ///
+    /// # Errors
+    /// None.
+    pub fn finish(&mut self) -> Outcome {
+        self.done = self.plan.reps().end;
         Ok(())
     }
 
-    /// Sets output element `rep`.
-    pub fn set_output_element<T: IntoBytes + Immutable>(&mut self, rep: usize, value: &T) {
-        self.put(self.plan.output_element(rep).start, value.as_bytes());
+    /// Ends a batch, of which so many elements were done in a space.
+    ///
+    /// # Errors
+    /// What stopped it.
+    pub fn did(&mut self, (done, result): (usize, Result<(), MapError>)) -> Outcome {
+        self.done = self.plan.reps().start + done;
+        result.map_err(map_status)
     }
 
-    fn put(&mut self, start: usize, bytes: &[u8]) {
+    /// Works on the elements of a batch, given by number and value, up to one that fails; those before it are done.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub fn each(&mut self, mut work: impl FnMut(usize, E) -> Outcome<R>) -> Outcome {
+        for rep in self.batch() {
+            let result = work(rep, self.at(self.plan.element(rep).start)?)?;
+            self.put(self.plan.output_element(rep).start, &result);
+            self.done = rep + 1;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, start: usize, value: &impl Output) {
+        let bytes = value.as_bytes();
         if let Some(place) = self.output.get_mut(start..start + bytes.len()) {
             place.copy_from_slice(bytes);
         }
     }
 }
 
-/// What a handler returns: nothing, or the status for the caller.
-pub type Outcome = Result<(), HvStatus>;
-
-/// A row of the table.
-pub struct Row<C> {
-    /// The call's parameters.
-    pub spec: CallSpec,
-    /// What the caller's partition must be allowed to do.
-    pub privilege: Privileges,
-    /// What happens.
-    pub handler: fn(&mut C, &mut Call) -> Outcome,
+impl<R: Output> Call<'_, u64, R> {
+    /// The pages of a batch that lists them.
+    ///
+    /// # Errors
+    /// `INVALID_PARAMETER`: no memory can be there.
+    pub fn pages(&self) -> Outcome<List<Hpa, REPS_AT_ONCE>> {
+        let mut pages = List::default();
+        for rep in self.batch() {
+            let number: u64 = self.at(self.plan.element(rep).start)?;
+            ensure(number < 1 << 40, HvStatus::INVALID_PARAMETER)?;
+            pages.push(Hpa::from_page(number)).map_err(|Full| HvStatus::NO_RESOURCES)?;
+        }
+        Ok(pages)
+    }
 }
 
-/// A row.
-pub const fn row<C>(
-    spec: CallSpec,
-    privilege: Privileges,
-    handler: fn(&mut C, &mut Call) -> Outcome,
-) -> Option<Row<C>> {
-    Some(Row { spec, privilege, handler })
+/// A call on its way through the table of its caller's calls. An arm of the table says what the caller's partition
+/// must be allowed to do, and hands the call to its handler by the method that fits the call's kind.
+pub struct Request<'a, C> {
+    caller: &'a mut C,
+    buffers: &'a mut Buffers,
+    control: HypercallInput,
+    addresses: [u64; 2],
+}
+
+impl<C: Caller> Request<'_, C> {
+    /// The call's code.
+    pub fn code(&self) -> CallCode {
+        self.control.call()
+    }
+
+    /// A call that the table does not have.
+    pub fn unknown(self) -> Answer {
+        Ok((HvStatus::INVALID_HYPERCALL_CODE, self.control.rep_start()))
+    }
+
+    /// A call without repetitions.
+    pub fn simple<I: Input, O: Output>(
+        self,
+        privilege: Privileges,
+        handler: fn(&mut C, I) -> Outcome<O>,
+    ) -> Answer {
+        self.make::<(), ()>(CallSpec::simple(size_of::<I>(), size_of::<O>()), privilege, |caller, call| {
+            let output = handler(caller, call.at(0)?)?;
+            call.put(0, &output);
+            Ok(())
+        })
+    }
+
+    /// A call without repetitions that may have a variable header.
+    pub fn variable<I: Input, O: Output>(
+        self,
+        privilege: Privileges,
+        handler: fn(&mut C, I, &Call) -> Outcome<O>,
+    ) -> Answer {
+        let spec = CallSpec::simple(size_of::<I>(), size_of::<O>()).variable();
+        self.make(spec, privilege, |caller, call| {
+            let output = handler(caller, call.at(0)?, call)?;
+            call.put(0, &output);
+            Ok(())
+        })
+    }
+
+    /// A call with a list of input elements, output elements, both or neither.
+    pub fn rep<I: Input, E: Input, R: Output>(
+        self,
+        privilege: Privileges,
+        handler: fn(&mut C, I, &mut Call<E, R>) -> Outcome,
+    ) -> Answer {
+        let spec = CallSpec::rep(size_of::<I>(), size_of::<E>(), size_of::<R>());
+        self.make(spec, privilege, |caller, call| handler(caller, call.at(0)?, call))
+    }
+
+    /// A call with a list that may have a variable header.
+    pub fn variable_rep<I: Input, E: Input, R: Output>(
+        self,
+        privilege: Privileges,
+        handler: fn(&mut C, I, &mut Call<E, R>) -> Outcome,
+    ) -> Answer {
+        let spec = CallSpec::rep(size_of::<I>(), size_of::<E>(), size_of::<R>()).variable();
+        self.make(spec, privilege, |caller, call| handler(caller, call.at(0)?, call))
+    }
+
+    /// Copies the parameters in, makes the call, and copies the results out: the fixed output of a call that succeeded,
+    /// and the elements that were done.
+    fn make<E: Input, R: Output>(
+        mut self,
+        spec: CallSpec,
+        privilege: Privileges,
+        handler: impl FnOnce(&mut C, &mut Call<E, R>) -> Outcome,
+    ) -> Answer {
+        let plan = match self.check(spec, privilege) {
+            Ok(plan) => plan,
+            Err(status) => return Ok((status, self.control.rep_start())),
+        };
+        self.copy_in(&plan)?;
+        let Buffers { input, output } = &mut *self.buffers;
+        let input = input.get(..plan.input_bytes().max(FAST_BYTES)).unwrap_or_default();
+        let output = output.get_mut(..plan.output_bytes()).unwrap_or_default();
+        let mut call = Call { plan, input, output, done: plan.reps().start, elements: PhantomData };
+        let status = handler(self.caller, &mut call).err().unwrap_or(HvStatus::SUCCESS);
+        let done = call.done;
+        self.copy_out(&plan, status, done)?;
+        Ok((status, done))
+    }
+
+    /// Checks what can be checked before a parameter is read.
+    fn check(&self, spec: CallSpec, privilege: Privileges) -> Outcome<Plan> {
+        ensure(self.caller.privileges().contains(privilege), HvStatus::ACCESS_DENIED)?;
+        let plan = spec.plan(self.control)?;
+        let [input, output] = self.addresses;
+        if !plan.is_fast() {
+            plan.check_addresses(input, output)?;
+            let is_within = |address: u64, bytes: usize| bytes == 0 || address < GPA_LIMIT;
+            let are_within = is_within(input, plan.input_bytes()) && is_within(output, plan.output_bytes());
+            ensure(are_within, HvStatus::INVALID_ALIGNMENT)?;
+        }
+        Ok(plan)
+    }
+
+    fn copy_in(&mut self, plan: &Plan) -> Result<(), Unmapped> {
+        let Buffers { input, output } = &mut *self.buffers;
+        output.get_mut(..plan.output_bytes()).unwrap_or_default().fill(0);
+        if plan.is_fast() {
+            for (place, word) in input.chunks_exact_mut(8).zip(self.addresses) {
+                place.copy_from_slice(&word.to_le_bytes());
+            }
+            return Ok(());
+        }
+        let copy = input.get_mut(..plan.input_bytes()).unwrap_or_default();
+        if copy.is_empty() { Ok(()) } else { self.caller.read(Gpa(self.addresses[0]), copy) }
+    }
+
+    fn copy_out(&mut self, plan: &Plan, status: HvStatus, done: usize) -> Result<(), Unmapped> {
+        let fixed = if status == HvStatus::SUCCESS { plan.output() } else { 0..0 };
+        let elements = plan.output_element(plan.reps().start).start..plan.output_element(done).start;
+        for range in [fixed, elements] {
+            let start = range.start as u64;
+            if let Some(bytes) = self.buffers.output.get(range).filter(|bytes| !bytes.is_empty()) {
+                // A call with output is not fast, so that its address was checked.
+                self.caller.write(Gpa(self.addresses[1] + start), bytes)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Carries out the call that `caller` made by the hypercall instruction, and returns its code. Code of 32 bits passes
@@ -193,7 +337,7 @@ pub const fn row<C>(
 pub fn execute<C: Caller>(
     caller: &mut C,
     buffers: &mut Buffers,
-    table: fn(CallCode) -> Option<Row<C>>,
+    table: fn(Request<C>) -> Answer,
 ) -> Result<CallCode, Undone> {
     let is_64_bit = caller.vcpu().runs_64_bit_code();
     let gprs = caller.vcpu().gprs();
@@ -203,13 +347,9 @@ pub fn execute<C: Caller>(
         false => [pair(RDX, RAX), pair(RBX, RCX), pair(RDI, RSI)],
     };
     let control = HypercallInput::from_bits(control);
-    let (status, done) = match check(caller, table, control, addresses) {
-        Ok((row, plan)) => perform(caller, buffers, &row, plan, addresses).map_err(Undone::Unmapped)?,
-        Err(status) => (status, control.rep_start()),
-    };
-    if caller.defers(status) {
-        return Err(Undone::Deferred);
-    }
+    let request = Request { caller: &mut *caller, buffers, control, addresses };
+    let (status, done) = table(request).map_err(Undone::Unmapped)?;
+    ensure(!caller.defers(status), Undone::Deferred)?;
     let vcpu = caller.vcpu();
     let is_done = status != HvStatus::SUCCESS || done >= control.rep_count();
     let word = match is_done {
@@ -224,61 +364,4 @@ pub fn execute<C: Caller>(
         vcpu.skip_instruction(3);
     }
     Ok(control.call())
-}
-
-/// Finds the row of a call, and checks what can be checked before a parameter is read.
-fn check<C: Caller>(
-    caller: &C,
-    table: fn(CallCode) -> Option<Row<C>>,
-    control: HypercallInput,
-    [input, output]: [u64; 2],
-) -> Result<(Row<C>, Plan), HvStatus> {
-    let row = table(control.call()).ok_or(HvStatus::INVALID_HYPERCALL_CODE)?;
-    if !caller.privileges().contains(row.privilege) {
-        return Err(HvStatus::ACCESS_DENIED);
-    }
-    let plan = row.spec.plan(control)?;
-    if !plan.is_fast() {
-        plan.check_addresses(input, output)?;
-        let beyond = |address: u64, bytes: usize| bytes != 0 && address >= GPA_LIMIT;
-        if beyond(input, plan.input_bytes()) || beyond(output, plan.output_bytes()) {
-            return Err(HvStatus::INVALID_ALIGNMENT);
-        }
-    }
-    Ok((row, plan))
-}
-
-/// Copies the parameters in, makes the call, and copies the results out: the fixed output of a call that succeeded, and
-/// the elements that were done. Returns the status, and the repetition that comes next.
-fn perform<C: Caller>(
-    caller: &mut C,
-    buffers: &mut Buffers,
-    row: &Row<C>,
-    plan: Plan,
-    [input, output]: [u64; 2],
-) -> Result<(HvStatus, usize), Unmapped> {
-    let copy = buffers.input.get_mut(..plan.input_bytes().max(FAST_BYTES)).unwrap_or_default();
-    if plan.is_fast() {
-        for (place, word) in copy.chunks_exact_mut(8).zip([input, output]) {
-            place.copy_from_slice(&word.to_le_bytes());
-        }
-    } else if let Some(copy) = copy.get_mut(..plan.input_bytes()).filter(|copy| !copy.is_empty()) {
-        caller.read(Gpa(input), copy)?;
-    }
-    let result = buffers.output.get_mut(..plan.output_bytes()).unwrap_or_default();
-    result.fill(0);
-    let start = plan.reps().start;
-    let mut call = Call { plan, input: copy, output: result, done: start };
-    let status = (row.handler)(caller, &mut call).err().unwrap_or(HvStatus::SUCCESS);
-    let done = call.done;
-    let fixed = if status == HvStatus::SUCCESS { plan.output() } else { 0..0 };
-    let elements = plan.output_element(start).start..plan.output_element(done).start;
-    for range in [fixed, elements] {
-        let start = range.start as u64;
-        if let Some(bytes) = buffers.output.get(range).filter(|bytes| !bytes.is_empty()) {
-            // A call with output is not fast, so that its address was checked.
-            caller.write(Gpa(output + start), bytes)?;
-        }
-    }
-    Ok((status, done))
 }

@@ -9,8 +9,9 @@ use hal::{
     acpi::RsdpSource,
     addr::{Hpa, PAGE_SIZE},
     boot::{MemoryMap, Module},
-    mem::boot::Span,
+    mem::{boot::Span, space::MapError},
 };
+use model::ensure;
 
 mod acpi;
 mod bundle;
@@ -92,47 +93,56 @@ pub(crate) enum Error {
     MapTooLong,
     BadAcpi,
     AcpiTooLong,
+    /// The root's own memory.
+    Memory(MapError),
+}
+
+impl From<MapError> for Error {
+    fn from(error: MapError) -> Self {
+        Self::Memory(error)
+    }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Self::NoBundle => {
-                f.write_str("no boot bundle: pass -initrd (QEMU), or modules kernel and initramfs (GRUB)")
-            }
+        f.write_str(match *self {
+            Self::NoBundle => "no boot bundle: pass -initrd (QEMU), or modules kernel and initramfs (GRUB)",
+            Self::NoKernel => "the boot bundle has no entry named kernel: build it with cargo xtask run",
+            Self::NotLinux => "the root's kernel is no Linux bzImage: pass arch/x86/boot/bzImage",
+            Self::BadKernel => "the root's kernel has a damaged boot header: build it again",
+            Self::MapTooLong => "the memory map has more ranges than Linux accepts: report the machine",
+            Self::BadAcpi => "the ACPI root tables are damaged: update the firmware",
+            Self::AcpiTooLong => "the ACPI root table is larger than a page: report the machine",
             Self::BadBundle(at) => {
-                write!(f, "the boot bundle is no newc archive at byte {at}: build it with cargo xtask run")
+                return write!(
+                    f,
+                    "the boot bundle is no newc archive at byte {at}: build it with cargo xtask run"
+                );
             }
-            Self::NoKernel => {
-                f.write_str("the boot bundle has no entry named kernel: build it with cargo xtask run")
+            Self::Memory(error) => {
+                return write!(f, "the root's memory cannot be set up ({error:?}): report this machine");
             }
             Self::CommandLineTooLong(len) => {
-                write!(f, "the root's command line has {len} bytes: shorten it")
+                return write!(f, "the root's command line has {len} bytes: shorten it");
             }
             Self::OutOfReach(at) => {
-                write!(f, "the loader or firmware names {at:?}, where no memory is: report it")
-            }
-            Self::NotLinux => {
-                f.write_str("the root's kernel is no Linux bzImage: pass arch/x86/boot/bzImage")
+                return write!(f, "the loader or firmware names {at:?}, where no memory is: report it");
             }
             Self::KernelTooOld(version) => {
                 let (major, minor) = (version >> 8, version & 0xff);
-                write!(f, "the root's kernel has boot protocol {major}.{minor}: use 2.12 or later")
+                return write!(f, "the root's kernel has boot protocol {major}.{minor}: use 2.12 or later");
             }
-            Self::BadKernel => f.write_str("the root's kernel has a damaged boot header: build it again"),
             Self::KernelTruncated(want, have) => {
-                write!(f, "the root's kernel ends at byte {have} of {want}: copy or build it again")
+                return write!(f, "the root's kernel ends at byte {have} of {want}: copy or build it again");
             }
             Self::NoRoom(what, len) => {
                 let len = len.div_ceil(1024);
-                write!(f, "no {len} KiB of free memory in one piece for the root's {what}: add memory")
+                return write!(
+                    f,
+                    "no {len} KiB of free memory in one piece for the root's {what}: add memory"
+                );
             }
-            Self::MapTooLong => {
-                f.write_str("the memory map has more ranges than Linux accepts: report the machine")
-            }
-            Self::BadAcpi => f.write_str("the ACPI root tables are damaged: update the firmware"),
-            Self::AcpiTooLong => f.write_str("the ACPI root table is larger than a page: report the machine"),
-        }
+        })
     }
 }
 
@@ -198,7 +208,7 @@ fn copy(memory: &mut impl Memory, from: Span, to: Hpa) -> Result<(), Error> {
 
 /// Turns [`Memory`]'s answer into an error.
 fn reached(done: bool, at: Hpa) -> Result<(), Error> {
-    if done { Ok(()) } else { Err(Error::OutOfReach(at)) }
+    ensure(done, Error::OutOfReach(at))
 }
 
 /// Reads `N` bytes, `offset` bytes from `base`.

@@ -6,7 +6,7 @@
 //! Lock order: slot, `vps`, a VP's `context`, a VP's `synic` or `lapic`, an LP's timer, a root VP's `synic`, space,
 //! pool. None of them is held while a guest runs, but the running VP's own `context`.
 
-use core::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use hal::{
     cpu,
@@ -16,6 +16,7 @@ use hal::{
 };
 use model::{
     cpuid::{Allowed, Profile},
+    ensure,
     lifecycle::State,
     reftime::{ReferenceClock, TscScale},
 };
@@ -62,7 +63,8 @@ pub struct Partition {
     pub flags: CreationFlags,
     /// What it may see of the processor.
     pub allowed: Allowed,
-    state: AtomicU8,
+    /// Held for one look or change, with nothing taken inside.
+    state: SpinLock<State>,
     /// Its guest-physical space.
     pub space: Space,
     vps: SpinLock<Option<PageBox<VpTable>>>,
@@ -168,7 +170,7 @@ impl Partition {
                 input.disabled_xsave_features,
                 x2apic,
             ),
-            state: AtomicU8::new(State::Uninitialized as u8),
+            state: SpinLock::new(State::Uninitialized),
             space,
             vps: SpinLock::new(None),
             vp_count: AtomicU32::new(0),
@@ -186,7 +188,7 @@ impl Partition {
 
     /// Where it is in its life.
     pub fn state(&self) -> State {
-        State::from_number(self.state.load(Ordering::Acquire)).unwrap_or(State::Finalized)
+        *self.state.lock()
     }
 
     /// Gives it room for VPs.
@@ -200,7 +202,7 @@ impl Partition {
             let table = PageBox::new(self.pool, VpTable([const { None }; MAX_VPS]));
             *vps = Some(table.map_err(|NoMemory| HvStatus::INSUFFICIENT_MEMORY)?);
         }
-        self.state.store(next as u8, Ordering::Release);
+        *self.state.lock() = next;
         Ok(())
     }
 
@@ -237,9 +239,7 @@ impl Partition {
         index: VpIndex,
         make: impl FnOnce() -> Result<VpRef, HvStatus>,
     ) -> Result<(), HvStatus> {
-        if self.vp(index).is_ok() || index.0 as usize >= MAX_VPS {
-            return Err(HvStatus::INVALID_VP_INDEX);
-        }
+        ensure(self.vp(index).is_err() && (index.0 as usize) < MAX_VPS, HvStatus::INVALID_VP_INDEX)?;
         let vp = make()?;
         let mut vps = self.vps.lock();
         self.state().permit(CallCode::CREATE_VP)?;
@@ -279,7 +279,7 @@ impl Partition {
         {
             let _vps = self.vps.lock();
             let next = self.state().finalize(0)?;
-            self.state.store(next as u8, Ordering::Release);
+            *self.state.lock() = next;
         }
         for index in 0..MAX_VPS as u32 {
             let _ = self.remove_vp(VpIndex(index));
@@ -290,7 +290,8 @@ impl Partition {
         self.space.clear();
         *self.endpoints.lock() = port::none(self.pool);
         *self.vps.lock() = None;
-        self.state.store(self.state().finalized() as u8, Ordering::Release);
+        let mut state = self.state.lock();
+        *state = state.finalized();
         Ok(())
     }
 

@@ -83,10 +83,9 @@ pub fn unmap(object: Object) -> Result<(), HvStatus> {
 pub fn map_vp(vp: &Vp) -> Result<u64, HvStatus> {
     let number = {
         let mut pages = vp.pages.lock();
-        let [own, _] = &mut pages.stats;
-        page_number(match own {
+        page_number(match &mut pages.stats {
             Some(page) => page,
-            None => own.insert(new_page()?),
+            none => none.insert(new_page()?),
         })
     };
     publish(vp);
@@ -98,7 +97,7 @@ pub fn map_vp(vp: &Vp) -> Result<u64, HvStatus> {
 /// # Errors
 /// `INVALID_PARAMETER` if it is not mapped.
 pub fn unmap_vp(vp: &Vp) -> Result<(), HvStatus> {
-    let page = vp.pages.lock().stats.first_mut().and_then(Option::take);
+    let page = vp.pages.lock().stats.take();
     page.map(drop).ok_or(HvStatus::INVALID_PARAMETER)
 }
 
@@ -129,7 +128,7 @@ const COUNTS: [(VpCounter, Count); 10] = [
 /// Writes a child VP's figures to its page, if that is mapped.
 pub fn publish(vp: &Vp) {
     let pages = vp.pages.lock();
-    let Some(page) = pages.stats.first().and_then(Option::as_ref) else { return };
+    let Some(page) = &pages.stats else { return };
     // The root's clock has no offset, so it turns any number of ticks into their time.
     let run_time = root().clock.at(vp.counters.run_ticks.load(Ordering::Relaxed));
     put(page, VpCounter::TOTAL_RUN_TIME.0, run_time);
@@ -171,12 +170,12 @@ fn fill(object: Object, page: &SharedPage) {
         Object::Lp(lp) => put(page, LpCounter::ROOT_VP_INDEX.0, lp.0.into()),
         Object::RootVp(vp) => put(page, VpCounter::IDEAL_CPU.0, vp.0.into()),
         Object::Partition(id) => {
-            let child = || {
-                partition::find(id)
-                    .map_or((0, 0), |child| (child.vp_count().into(), child.pool.get().total_pages()))
+            let (vps, pool) = match partition::find(id) {
+                Ok(child) => (child.vp_count().into(), Some(child.pool)),
+                Err(_) if id == root::ID => (root_vps, Some(root().pool)),
+                Err(_) => (0, None),
             };
-            let (vps, pages) =
-                if id == root::ID { (root_vps, root().pool.get().total_pages()) } else { child() };
+            let pages = pool.map_or(0, |pool| pool.get().total_pages());
             put(page, PartitionCounter::PARTITION_ID.0, id.0);
             put(page, PartitionCounter::VIRTUAL_PROCESSORS.0, vps);
             put(page, PartitionCounter::DEPOSITED_PAGES.0, pages);

@@ -130,7 +130,7 @@ pub struct Pages {
     /// Its registers.
     pub registers: Option<SharedPage>,
     /// Statistics: its own, its parent's.
-    pub stats: [Option<SharedPage>; 2],
+    pub stats: Option<SharedPage>,
 }
 
 /// What a VP did, for the statistics page.

@@ -6,6 +6,7 @@
 
 use core::ops::Range;
 
+use crate::ensure;
 use tlfs::{HvStatus, HypercallInput, PAGE_SIZE};
 
 /// Bytes of input that a register-based call carries: RDX and R8. The 112-byte form in XMM registers is not
@@ -17,29 +18,27 @@ pub const FAST_BYTES: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallSpec {
     /// The fixed part of the input.
-    pub header: u16,
+    pub header: usize,
     /// Whether the input may have a variable-size part after the fixed one.
     pub variable: bool,
     /// Whether the call repeats. The elements of a rep call may have no size: `HvCallUnmapGpaPages` only counts.
     pub rep: bool,
     /// An element of the input list.
-    pub rep_input: u16,
+    pub rep_input: usize,
     /// The fixed part of the output.
-    pub output: u16,
+    pub output: usize,
     /// An element of the output list.
-    pub rep_output: u16,
+    pub rep_output: usize,
 }
 
 impl CallSpec {
     /// A call without repetitions.
     pub const fn simple(header: usize, output: usize) -> Self {
-        let (header, output) = (header as u16, output as u16);
         Self { header, variable: false, rep: false, rep_input: 0, output, rep_output: 0 }
     }
 
     /// A call with a list of input elements, output elements, both or neither.
     pub const fn rep(header: usize, rep_input: usize, rep_output: usize) -> Self {
-        let (rep_input, rep_output) = (rep_input as u16, rep_output as u16);
         Self { rep: true, rep_input, rep_output, ..Self::simple(header, 0) }
     }
 
@@ -60,16 +59,12 @@ impl CallSpec {
         // `nested` asks for the hypervisor below ours; we are at the bottom, so the bit is reserved.
         let reserved = !control.reserved_clear() || control.nested();
         let reps_agree = if self.rep { start < count } else { start == 0 && count == 0 };
-        if reserved || !reps_agree || (variable != 0 && !self.variable) {
-            return Err(HvStatus::INVALID_HYPERCALL_INPUT);
-        }
+        let is_shape_right = reps_agree && (variable == 0 || self.variable);
+        ensure(is_shape_right && !reserved, HvStatus::INVALID_HYPERCALL_INPUT)?;
         let plan = Plan { spec: *self, fast: control.fast(), variable, count, start };
-        if plan.fast && (plan.input_bytes() > FAST_BYTES || plan.output_bytes() != 0) {
-            return Err(HvStatus::INVALID_HYPERCALL_INPUT);
-        }
-        if plan.input_bytes() > PAGE_SIZE || plan.output_bytes() > PAGE_SIZE {
-            return Err(HvStatus::INVALID_ALIGNMENT);
-        }
+        let fits_registers = plan.input_bytes() <= FAST_BYTES && plan.output_bytes() == 0;
+        ensure(!plan.fast || fits_registers, HvStatus::INVALID_HYPERCALL_INPUT)?;
+        ensure(plan.input_bytes().max(plan.output_bytes()) <= PAGE_SIZE, HvStatus::INVALID_ALIGNMENT)?;
         Ok(plan)
     }
 }
@@ -95,14 +90,9 @@ impl Plan {
         self.start..self.count
     }
 
-    /// The fixed header in the input.
-    pub const fn header(&self) -> Range<usize> {
-        0..self.spec.header as usize
-    }
-
     /// The variable header in the input.
     pub const fn variable(&self) -> Range<usize> {
-        let start = padded(self.spec.header as usize);
+        let start = padded(self.spec.header);
         start..start + self.variable
     }
 
@@ -113,12 +103,12 @@ impl Plan {
 
     /// The fixed part of the output.
     pub const fn output(&self) -> Range<usize> {
-        0..self.spec.output as usize
+        0..self.spec.output
     }
 
     /// Element `rep` in the output.
     pub const fn output_element(&self, rep: usize) -> Range<usize> {
-        element(padded(self.spec.output as usize), self.spec.rep_output, rep)
+        element(padded(self.spec.output), self.spec.rep_output, rep)
     }
 
     /// Size of the whole input, padded; if zero, the input address means nothing.
@@ -135,16 +125,14 @@ impl Plan {
     ///
     /// # Errors
     /// `INVALID_ALIGNMENT` if a list does not start on 8 bytes or crosses a page, or if the two overlap.
-    pub const fn check_addresses(&self, input: u64, output: u64) -> Result<(), HvStatus> {
+    pub fn check_addresses(&self, input: u64, output: u64) -> Result<(), HvStatus> {
         let (input_bytes, output_bytes) = (self.input_bytes(), self.output_bytes());
         let overlap = input < output.saturating_add(output_bytes as u64)
             && output < input.saturating_add(input_bytes as u64)
             && input_bytes != 0
             && output_bytes != 0;
-        if overlap || !fits(input, input_bytes) || !fits(output, output_bytes) {
-            return Err(HvStatus::INVALID_ALIGNMENT);
-        }
-        Ok(())
+        let fit = fits(input, input_bytes) && fits(output, output_bytes);
+        ensure(fit && !overlap, HvStatus::INVALID_ALIGNMENT)
     }
 }
 
@@ -157,9 +145,9 @@ const fn padded(bytes: usize) -> usize {
     bytes.next_multiple_of(8)
 }
 
-const fn element(base: usize, size: u16, rep: usize) -> Range<usize> {
-    let start = base + size as usize * rep;
-    start..start + size as usize
+const fn element(base: usize, size: usize, rep: usize) -> Range<usize> {
+    let start = base + size * rep;
+    start..start + size
 }
 
 const fn fits(address: u64, bytes: usize) -> bool {
@@ -188,7 +176,7 @@ mod tests {
         assert_eq!(spec.plan(reps(0, 1)), INVALID);
         assert_eq!(spec.plan(reps(1, 0)), INVALID);
         let plan = spec.plan(reps(0, 0)).unwrap();
-        assert_eq!((plan.header(), plan.output(), plan.reps()), (0..16, 0..8, 0..0));
+        assert_eq!((plan.spec.header, plan.output(), plan.reps()), (16, 0..8, 0..0));
     }
 
     #[test]
@@ -221,7 +209,7 @@ mod tests {
         let spec = CallSpec::rep(36, 8, 0);
         assert_eq!(spec.plan(two_qwords), INVALID);
         let plan = spec.variable().plan(two_qwords).unwrap();
-        assert_eq!((plan.header(), plan.variable(), plan.element(0)), (0..36, 40..56, 56..64));
+        assert_eq!((plan.spec.header, plan.variable(), plan.element(0)), (36, 40..56, 56..64));
     }
 
     #[test]
@@ -262,8 +250,8 @@ mod tests {
     proptest! {
         #[test]
         fn every_range_of_an_accepted_call_is_inside_one_page(
-            bits: u64, input: u64, output: u64, header in 0u16..64, rep: bool, variable: bool,
-            rep_input in 0u16..64, fixed in 0u16..64, rep_output in 0u16..64,
+            bits: u64, input: u64, output: u64, header in 0usize..64, rep: bool, variable: bool,
+            rep_input in 0usize..64, fixed in 0usize..64, rep_output in 0usize..64,
         ) {
             let spec = CallSpec { header, variable, rep, rep_input, output: fixed, rep_output };
             let accepted = spec.plan(control(bits)).ok().filter(|plan| plan.check_addresses(input, output).is_ok());

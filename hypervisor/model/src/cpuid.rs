@@ -152,21 +152,10 @@ impl Profile {
     /// an EOI (Linux arch/x86/hyperv/hv_apic.c:hv_apic_eoi_write).
     pub fn child(synthetic: SyntheticFeatures) -> Self {
         type F = SyntheticFeatures;
-        type P = Privileges;
         let synthetic = synthetic & Self::OFFERED;
         let has = |feature: F| synthetic.contains(feature);
         Self {
-            privileges: P::ACCESS_VP_RUN_TIME_REG.when(has(F::ACCESS_VP_RUN_TIME_REG))
-                | P::ACCESS_PARTITION_REFERENCE_COUNTER.when(has(F::ACCESS_PARTITION_REFERENCE_COUNTER))
-                | P::ACCESS_SYNIC_REGS.when(has(F::ACCESS_SYNIC_REGS))
-                | P::ACCESS_SYNTHETIC_TIMER_REGS.when(has(F::ACCESS_SYNTHETIC_TIMER_REGS))
-                | P::ACCESS_INTR_CTRL_REGS.when(has(F::ACCESS_INTR_CTRL_REGS))
-                | P::ACCESS_HYPERCALL_MSRS.when(has(F::ACCESS_HYPERCALL_REGS))
-                | P::ACCESS_VP_INDEX.when(has(F::ACCESS_VP_INDEX))
-                | P::ACCESS_PARTITION_REFERENCE_TSC.when(has(F::ACCESS_PARTITION_REFERENCE_TSC))
-                | P::ACCESS_GUEST_IDLE_REG.when(has(F::ACCESS_GUEST_IDLE_REG))
-                | P::ACCESS_FREQUENCY_REGS.when(has(F::ACCESS_FREQUENCY_REGS))
-                | (P::SIGNAL_EVENTS | P::POST_MESSAGES).when(has(F::SIGNAL_EVENTS)),
+            privileges: synthetic.privileges(),
             features: FeaturesEdx::FREQUENCY_MSRS.when(has(F::ACCESS_FREQUENCY_REGS))
                 | FeaturesEdx::GUEST_IDLE_STATE.when(has(F::ACCESS_GUEST_IDLE_REG))
                 | FeaturesEdx::DIRECT_SYNTHETIC_TIMERS.when(has(F::DIRECT_SYNTHETIC_TIMERS))

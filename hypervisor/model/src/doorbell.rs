@@ -7,6 +7,7 @@
 //! Source: TLFS datatypes/HV_CONNECTION_INFO for the trigger; the ring is not in the TLFS, and is what
 //! `Linux mshv_synic.c:synic_event_ring_get_queued_port` consumes.
 
+use crate::ensure;
 use tlfs::{
     HvStatus, PAGE_SIZE, PortId,
     port::{DoorbellConnectionInfo, DoorbellFlags, DoorbellSize},
@@ -37,9 +38,7 @@ impl Doorbell {
         let known =
             DoorbellFlags::new().with_trigger_size(flags.trigger_size()).with_any_value(flags.any_value());
         let is_inside = gpa as usize % PAGE_SIZE + usize::from(size.unwrap_or(1)) <= PAGE_SIZE;
-        if flags != known || !is_inside {
-            return Err(HvStatus::INVALID_PARAMETER);
-        }
+        ensure(flags == known && is_inside, HvStatus::INVALID_PARAMETER)?;
         Ok(Self { gpa, size, value: (!flags.any_value()).then_some(trigger_value) })
     }
 

@@ -13,7 +13,7 @@ mod execute;
 #[cfg(test)]
 mod tests;
 
-use encoding::{Cursor, ModRm, Prefixes};
+use encoding::{Decoder, ModRm};
 
 /// The longest instruction in bytes (APM 3 §1.1).
 pub const MAX_LENGTH: usize = 15;
@@ -147,6 +147,11 @@ enum Source {
 }
 
 impl Operation {
+    /// With the operand in memory first.
+    const fn on_memory(op: Alu, other: Source) -> Self {
+        Self::Alu { op, other, register_first: false }
+    }
+
     const fn reads(self) -> bool {
         match self {
             Self::Load { .. } | Self::Exchange(_) | Self::Alu { .. } | Self::Bit { .. } => true,
@@ -175,80 +180,61 @@ impl Operation {
 /// # Errors
 /// See [`DecodeError`]. An instruction longer than [`MAX_LENGTH`] is unsupported.
 pub fn decode(bytes: &[u8], mode: Mode, regs: &Registers) -> Result<Decoded, DecodeError> {
-    let mut code = Cursor::new(bytes);
-    let (prefixes, opcode) = Prefixes::read(&mut code, mode)?;
-    match opcode {
-        0xa4 | 0xa5 | 0xaa | 0xab => string(&code, &prefixes, opcode, regs),
-        0xa0..=0xa3 => direct(&mut code, &prefixes, opcode, regs),
+    let mut code = Decoder::new(bytes, mode, regs);
+    match code.prefixes()? {
+        opcode @ (0xa4 | 0xa5 | 0xaa | 0xab) => string(&code, opcode),
+        opcode @ 0xa0..=0xa3 => direct(&mut code, opcode),
         0x0f => {
             let opcode = code.byte()?;
-            let modrm = ModRm::read(&mut code, &prefixes)?;
-            let (size, operation) = two_byte(&mut code, &prefixes, &modrm, opcode)?;
-            prefixes.finish(&code, size, operation, |next| modrm.memory.linear(&prefixes, regs, next))
+            let modrm = ModRm::read(&mut code)?;
+            let (size, operation) = two_byte(&mut code, &modrm, opcode)?;
+            code.finish(size, operation, modrm.memory.linear(&code))
         }
-        _ => {
-            let modrm = ModRm::read(&mut code, &prefixes)?;
-            let (size, operation) = one_byte(&mut code, &prefixes, &modrm, opcode)?;
-            prefixes.finish(&code, size, operation, |next| modrm.memory.linear(&prefixes, regs, next))
+        opcode => {
+            let modrm = ModRm::read(&mut code)?;
+            let (size, operation) = one_byte(&mut code, &modrm, opcode)?;
+            code.finish(size, operation, modrm.memory.linear(&code))
         }
     }
 }
 
 /// The one-byte opcodes with a ModRM byte (APM 3 §A.1).
-fn one_byte(
-    code: &mut Cursor<'_>,
-    prefixes: &Prefixes,
-    modrm: &ModRm,
-    opcode: u8,
-) -> Result<(u8, Operation), DecodeError> {
-    let size = if opcode & 1 == 0 { 1 } else { prefixes.operand_size() };
-    let register = prefixes.register(modrm.reg, size);
+fn one_byte(code: &mut Decoder<'_>, modrm: &ModRm, opcode: u8) -> Result<(u8, Operation), DecodeError> {
+    let size = code.size(opcode);
+    let register = code.register(modrm.reg, size);
     let operation = match opcode {
         0x00..=0x3b if opcode & 4 == 0 => Operation::Alu {
             op: Alu::from_code(opcode >> 3),
             other: Source::Register(register),
             register_first: opcode & 2 != 0,
         },
-        0x63 if prefixes.mode == Mode::Bits64 && size != 2 => {
+        0x63 if code.mode == Mode::Bits64 && size != 2 => {
             return Ok((4, Operation::Load { to: register, size, signed: true }));
         }
         0x80 | 0x81 | 0x83 => {
             let immediate = code.immediate(if opcode == 0x81 { size } else { 1 })?;
-            Operation::Alu {
-                op: Alu::from_code(modrm.reg),
-                other: Source::Immediate(immediate),
-                register_first: false,
-            }
+            Operation::on_memory(Alu::from_code(modrm.reg), Source::Immediate(immediate))
         }
-        0x84 | 0x85 => {
-            Operation::Alu { op: Alu::Test, other: Source::Register(register), register_first: false }
-        }
+        0x84 | 0x85 => Operation::on_memory(Alu::Test, Source::Register(register)),
         0x86 | 0x87 => Operation::Exchange(register),
         0x88 | 0x89 => Operation::Store(Source::Register(register)),
         0x8a | 0x8b => Operation::Load { to: register, size, signed: false },
         0xc6 | 0xc7 if modrm.extension() == 0 => Operation::Store(Source::Immediate(code.immediate(size)?)),
-        0xf6 | 0xf7 if modrm.extension() == 0 => Operation::Alu {
-            op: Alu::Test,
-            other: Source::Immediate(code.immediate(size)?),
-            register_first: false,
-        },
+        0xf6 | 0xf7 if modrm.extension() == 0 => {
+            Operation::on_memory(Alu::Test, Source::Immediate(code.immediate(size)?))
+        }
         _ => return Err(DecodeError::Unsupported),
     };
     Ok((size, operation))
 }
 
 /// The two-byte opcodes: MOVZX, MOVSX, and the BT group with an immediate (APM 3 §A.1).
-fn two_byte(
-    code: &mut Cursor<'_>,
-    prefixes: &Prefixes,
-    modrm: &ModRm,
-    opcode: u8,
-) -> Result<(u8, Operation), DecodeError> {
-    let size = prefixes.operand_size();
+fn two_byte(code: &mut Decoder<'_>, modrm: &ModRm, opcode: u8) -> Result<(u8, Operation), DecodeError> {
+    let size = code.operand_size();
     match opcode {
         0xb6 | 0xb7 | 0xbe | 0xbf => {
             let from = if opcode & 1 == 0 { 1 } else { 2 };
-            let to = prefixes.register(modrm.reg, size);
+            let to = code.register(modrm.reg, size);
             Ok((from, Operation::Load { to, size, signed: opcode >= 0xbe }))
         }
         0xba => {
@@ -267,39 +253,28 @@ fn two_byte(
 }
 
 /// MOV between the accumulator and an absolute address.
-fn direct(
-    code: &mut Cursor<'_>,
-    prefixes: &Prefixes,
-    opcode: u8,
-    regs: &Registers,
-) -> Result<Decoded, DecodeError> {
-    let offset = code.unsigned(prefixes.address_size())?;
-    let size = if opcode & 1 == 0 { 1 } else { prefixes.operand_size() };
+fn direct(code: &mut Decoder<'_>, opcode: u8) -> Result<Decoded, DecodeError> {
+    let offset = code.unsigned(code.address_size())?;
+    let size = code.size(opcode);
     let to = Register::ACCUMULATOR;
-    let operation = if opcode & 2 == 0 {
-        Operation::Load { to, size, signed: false }
-    } else {
-        Operation::Store(Source::Register(to))
+    let operation = match opcode & 2 {
+        0 => Operation::Load { to, size, signed: false },
+        _ => Operation::Store(Source::Register(to)),
     };
-    prefixes.finish(code, size, operation, |_| prefixes.linear(regs, Registers::DS, offset))
+    code.finish(size, operation, code.linear(Registers::DS, offset))
 }
 
 /// One iteration of MOVS (DS:rSI, which can be overridden, to ES:rDI) or of STOS (to ES:rDI).
-fn string(
-    code: &Cursor<'_>,
-    prefixes: &Prefixes,
-    opcode: u8,
-    regs: &Registers,
-) -> Result<Decoded, DecodeError> {
-    let address_size = prefixes.address_size();
-    let index = |register| regs.get(register, address_size);
-    let size = if opcode & 1 == 0 { 1 } else { prefixes.operand_size() };
-    if prefixes.repeats && index(Register::COUNT) == 0 {
-        return prefixes.finish(code, size, Operation::Nothing, |_| 0);
+fn string(code: &Decoder<'_>, opcode: u8) -> Result<Decoded, DecodeError> {
+    let (address_size, repeats) = (code.address_size(), code.repeats());
+    let index = |register| code.regs.get(register, address_size);
+    let size = code.size(opcode);
+    if repeats && index(Register::COUNT) == 0 {
+        return code.finish(size, Operation::Nothing, 0);
     }
-    let operation = Operation::String { copies: opcode < 0xa8, repeats: prefixes.repeats, address_size };
-    let destination = regs.linear(prefixes.mode, Registers::ES, index(Register::DESTINATION));
-    let decoded = prefixes.finish(code, size, operation, |_| destination)?;
-    let source = prefixes.linear(regs, Registers::DS, index(Register::SOURCE));
+    let operation = Operation::String { copies: opcode < 0xa8, repeats, address_size };
+    let destination = code.regs.linear(code.mode, Registers::ES, index(Register::DESTINATION));
+    let decoded = code.finish(size, operation, destination)?;
+    let source = code.linear(Registers::DS, index(Register::SOURCE));
     Ok(Decoded { read: decoded.read.map(|_| source), ..decoded })
 }

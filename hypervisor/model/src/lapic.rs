@@ -22,8 +22,8 @@ mod tests;
 
 pub use icr::{Delivery, Destination, Ipi, Target};
 pub use lvt::Source;
-pub use timer::Deadline;
 
+use crate::ensure;
 use lvt::Lvt;
 use timer::Timer;
 use vectors::Vectors;
@@ -85,10 +85,6 @@ pub enum Effect {
     Ipi(Ipi),
     /// A level-triggered interrupt with this vector ended (TLFS: APIC EOI intercept).
     LevelEoi(u8),
-    /// [`Lapic::timer_deadline`] has a new answer.
-    TimerChanged,
-    /// [`Lapic::tpr`] was written; the processor's copy of CR8 is stale.
-    TprChanged,
 }
 
 /// One VP's local APIC. See the module's description.
@@ -181,9 +177,7 @@ impl Lapic {
     /// Reserved bits, another address, x2APIC where it is not offered, and the transitions the SDM forbids ("x2APIC
     /// State Transitions"): x2APIC is entered from xAPIC only and left to disabled only.
     pub fn set_base(&mut self, value: u64) -> Result<(), GeneralProtection> {
-        if value & !(BASE_BSP | BASE_X2APIC | BASE_ENABLE) != BASE_ADDRESS {
-            return Err(GeneralProtection);
-        }
+        ensure(value & !(BASE_BSP | BASE_X2APIC | BASE_ENABLE) == BASE_ADDRESS, GeneralProtection)?;
         let mode = match (value & BASE_ENABLE != 0, value & BASE_X2APIC != 0) {
             (false, false) => Mode::Disabled,
             (true, false) => Mode::XApic,
@@ -214,13 +208,6 @@ impl Lapic {
         }
         self.latch(vector, trigger);
         true
-    }
-
-    /// Takes back a level-triggered request that was not yet acknowledged (TLFS 2.0 §13.3.2); an edge stays latched.
-    pub fn withdraw(&mut self, vector: u8) {
-        if self.tmr.contains(vector) {
-            self.unrequest(vector);
-        }
     }
 
     /// The vector to inject now: the highest requested one, if its class is above the PPR's and the APIC is enabled.
@@ -275,12 +262,6 @@ impl Lapic {
     #[inline]
     pub fn eoi_assist_allowed(&self) -> bool {
         self.top_isr != 0 && self.top_irr == 0 && !self.tmr.contains(self.top_isr)
-    }
-
-    /// The task priority register; CR8 is its upper half.
-    #[inline]
-    pub fn tpr(&self) -> u8 {
-        self.tpr
     }
 
     #[inline]

@@ -9,6 +9,8 @@
 #[cfg(test)]
 extern crate std;
 
+mod check;
+
 pub mod call;
 pub mod cpuid;
 pub mod doorbell;
@@ -23,3 +25,5 @@ pub mod synic;
 pub mod vpset;
 pub mod walk;
 pub mod xsave;
+
+pub use check::ensure;

@@ -8,37 +8,25 @@
 //! creation and initialization, and synthetic features can be set at no other time (root-abi §14.19). So they
 //! are permitted here.
 
+use crate::ensure;
 use tlfs::call::CallCode;
 use tlfs::partition::PropertyCode;
 use tlfs::status::HvStatus;
 
 /// The state of a partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
 pub enum State {
     /// Created: it has a pool and properties, and nothing runs.
-    Uninitialized = 0,
+    Uninitialized,
     /// Initialized: everything but deletion is possible. The root is always in this state.
-    Active = 1,
+    Active,
     /// Being torn down. The teardown may span several calls, each of which continues it.
-    Finalizing = 2,
+    Finalizing,
     /// Nothing is left but the pool.
-    Finalized = 3,
+    Finalized,
 }
 
 impl State {
-    /// The state with the given number, for a state kept in an atomic byte.
-    #[must_use]
-    pub const fn from_number(number: u8) -> Option<Self> {
-        match number {
-            0 => Some(Self::Uninitialized),
-            1 => Some(Self::Active),
-            2 => Some(Self::Finalizing),
-            3 => Some(Self::Finalized),
-            _ => None,
-        }
-    }
-
     /// Checks that `call` may have a partition in this state as its target.
     ///
     /// # Errors
@@ -58,7 +46,7 @@ impl State {
             | CallCode::SET_PARTITION_PROPERTY_EX => matches!(self, Self::Uninitialized | Self::Active),
             _ => self == Self::Active,
         };
-        if is_permitted { Ok(()) } else { Err(HvStatus::INVALID_PARTITION_STATE) }
+        ensure(is_permitted, HvStatus::INVALID_PARTITION_STATE)
     }
 
     /// Checks that a property may be set now: what virtual processors were created with cannot change any more.
@@ -68,7 +56,7 @@ impl State {
     pub fn permit_property(self, property: PropertyCode) -> Result<(), HvStatus> {
         self.permit(CallCode::SET_PARTITION_PROPERTY)?;
         let is_early = property == PropertyCode::SYNTHETIC_PROC_FEATURES;
-        if is_early && self != Self::Uninitialized { Err(HvStatus::INVALID_PARTITION_STATE) } else { Ok(()) }
+        ensure(!is_early || self == Self::Uninitialized, HvStatus::INVALID_PARTITION_STATE)
     }
 
     /// The state after HvCallInitializePartition.
@@ -102,7 +90,7 @@ impl State {
     /// `INVALID_PARTITION_STATE`, or `OPERATION_DENIED` while its pool holds pages.
     pub fn check_delete(self, pool_pages: usize) -> Result<(), HvStatus> {
         self.permit(CallCode::DELETE_PARTITION)?;
-        if pool_pages == 0 { Ok(()) } else { Err(HvStatus::OPERATION_DENIED) }
+        ensure(pool_pages == 0, HvStatus::OPERATION_DENIED)
     }
 }
 
@@ -178,13 +166,5 @@ mod tests {
         assert_eq!(State::Active.permit_property(features), REFUSED);
         assert_eq!(State::Active.permit_property(PropertyCode::TIME_FREEZE), Ok(()));
         assert_eq!(State::Finalized.permit_property(PropertyCode::TIME_FREEZE), REFUSED);
-    }
-
-    #[test]
-    fn numbers_name_states() {
-        for state in STATES {
-            assert_eq!(State::from_number(state as u8), Some(state));
-        }
-        assert_eq!(State::from_number(4), None);
     }
 }

@@ -14,7 +14,7 @@ use tlfs::{
     synic::{EVENT_FLAGS_COUNT, HvMessage, MESSAGE_PAYLOAD_SIZE, MessageType, PostMessageInput},
 };
 
-use crate::doorbell::Doorbell;
+use crate::{doorbell::Doorbell, ensure};
 
 /// What a port receives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,13 +72,9 @@ impl Port {
     /// `INVALID_PARAMETER` for an unknown type, a source outside 1 to 15, flags beyond the page, another
     /// trust level than 0, reserved fields.
     pub fn new(owner: PartitionId, sender: PartitionId, input: &CreatePortInput) -> Result<Self, HvStatus> {
-        if owner == sender {
-            return Err(HvStatus::INVALID_PARTITION_ID);
-        }
-        let is_unusable = input.port_info.port_type == PortType::DOORBELL && input.port_id.0 == 0;
-        if input.port_id.0 & !PortId::MASK != 0 || is_unusable {
-            return Err(HvStatus::INVALID_PORT_ID);
-        }
+        ensure(owner != sender, HvStatus::INVALID_PARTITION_ID)?;
+        let is_usable = input.port_info.port_type != PortType::DOORBELL || input.port_id.0 != 0;
+        ensure(is_usable && input.port_id.0 & !PortId::MASK == 0, HvStatus::INVALID_PORT_ID)?;
         let (sint_info, event) = (input.port_info.as_sint(), input.port_info.as_event());
         let (kind, reserved) = match input.port_info.port_type {
             PortType::MESSAGE => (PortKind::Message, sint_info.reserved),
@@ -99,9 +95,7 @@ impl Port {
         let is_usable = (1..SintIndex::COUNT as u32).contains(&sint.0);
         let is_clear =
             (input.port_vtl, input.min_connection_vtl, input.padding) == (0, 0, 0) && reserved == 0;
-        if !is_usable || !flags_fit || !is_clear {
-            return Err(HvStatus::INVALID_PARAMETER);
-        }
+        ensure(is_usable && flags_fit && is_clear, HvStatus::INVALID_PARAMETER)?;
         Ok(Self { id: input.port_id, sender, kind, sint, vp, is_remembered: false })
     }
 
@@ -122,9 +116,7 @@ impl Port {
     /// # Errors
     /// `INVALID_PORT_ID` if it is no message port.
     pub fn message(&self, input: &PostMessageInput) -> Result<HvMessage, HvStatus> {
-        if self.kind != PortKind::Message {
-            return Err(HvStatus::INVALID_PORT_ID);
-        }
+        ensure(self.kind == PortKind::Message, HvStatus::INVALID_PORT_ID)?;
         let mut message = HvMessage::new(input.message_type, u64::from(self.id.0), &[0u8; 0]);
         message.header.payload_size = input.payload_size as u8;
         let sent = input.payload.iter().take(input.payload_size as usize);
@@ -141,7 +133,7 @@ pub fn check_message(input: &PostMessageInput) -> Result<(), HvStatus> {
     let kind = input.message_type;
     let is_own = kind.0 & MessageType::HYPERVISOR_MASK != 0 || kind == MessageType::NONE;
     let is_valid = !is_own && input.payload_size as usize <= MESSAGE_PAYLOAD_SIZE && input.reserved == 0;
-    if is_valid { Ok(()) } else { Err(HvStatus::INVALID_PARAMETER) }
+    ensure(is_valid, HvStatus::INVALID_PARAMETER)
 }
 
 impl Connection {
@@ -152,9 +144,7 @@ impl Connection {
     /// bad trigger, reserved fields.
     pub fn new(port_owner: PartitionId, port: &Port, input: &ConnectPortInput) -> Result<Self, HvStatus> {
         let (id, info) = (input.connection_id, &input.connection_info);
-        if id.0 & !ConnectionId::MASK != 0 {
-            return Err(HvStatus::INVALID_CONNECTION_ID);
-        }
+        ensure(id.0 & !ConnectionId::MASK == 0, HvStatus::INVALID_CONNECTION_ID)?;
         let doorbell = match (port.kind, info.port_type) {
             (PortKind::Doorbell, PortType::DOORBELL) => Some(Doorbell::new(&info.as_doorbell())?),
             (PortKind::Message, PortType::MESSAGE) | (PortKind::Event { .. }, PortType::EVENT)
@@ -164,9 +154,8 @@ impl Connection {
             }
             _ => return Err(HvStatus::INVALID_PARAMETER),
         };
-        if (input.connection_vtl, input.reserved0, input.reserved1, input.reserved2) != (0, 0, 0, 0) {
-            return Err(HvStatus::INVALID_PARAMETER);
-        }
+        let reserved = (input.connection_vtl, input.reserved0, input.reserved1, input.reserved2);
+        ensure(reserved == (0, 0, 0, 0), HvStatus::INVALID_PARAMETER)?;
         Ok(Self { id, port_owner, port: port.id, doorbell })
     }
 
@@ -204,9 +193,7 @@ impl<P: Table<Port>, C: Table<Connection>> Endpoints<P, C> {
     /// # Errors
     /// `INVALID_PORT_ID` if there is one with this id; those of [`Table::insert`].
     pub fn create(&mut self, port: Port) -> Result<(), HvStatus> {
-        if self.ports.iter().any(|other| other.id == port.id) {
-            return Err(HvStatus::INVALID_PORT_ID);
-        }
+        ensure(self.ports.iter().all(|other| other.id != port.id), HvStatus::INVALID_PORT_ID)?;
         self.ports.insert(port)
     }
 
@@ -234,12 +221,10 @@ impl<P: Table<Port>, C: Table<Connection>> Endpoints<P, C> {
     /// [`Table::insert`].
     pub fn connect(&mut self, new: Connection) -> Result<(), HvStatus> {
         let leads_to = |other: &Connection| (other.port_owner, other.port);
-        if self.connections.iter().any(|other| leads_to(other) == leads_to(&new)) {
-            return Err(HvStatus::INVALID_PORT_ID);
-        }
-        if self.connections.iter().any(|other| other.is(new.id, new.doorbell.is_some())) {
-            return Err(HvStatus::INVALID_CONNECTION_ID);
-        }
+        let is_first = self.connections.iter().all(|other| leads_to(other) != leads_to(&new));
+        ensure(is_first, HvStatus::INVALID_PORT_ID)?;
+        let is_new = !self.connections.iter().any(|other| other.is(new.id, new.doorbell.is_some()));
+        ensure(is_new, HvStatus::INVALID_CONNECTION_ID)?;
         self.connections.insert(new)
     }
 

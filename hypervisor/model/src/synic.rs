@@ -14,7 +14,7 @@ use tlfs::{
     synic::{EVENT_FLAGS_COUNT, HvMessage, MessageType},
 };
 
-use crate::lapic::GeneralProtection;
+use crate::{ensure, lapic::GeneralProtection};
 
 mod queue;
 
@@ -135,9 +135,7 @@ impl<const N: usize> Synic<N> {
             msr::EOM => return Ok(Effect::Scan),
             msr::SINT0..=msr::SINT15 => {
                 let sint = Sint::from_bits(value);
-                if sint.vector() < FIRST_VALID_VECTOR && !sint.masked() {
-                    return Err(GeneralProtection);
-                }
+                ensure(sint.vector() >= FIRST_VALID_VECTOR || sint.masked(), GeneralProtection)?;
                 self.sints[(msr - msr::SINT0) as usize] = sint;
             }
             _ => {
@@ -181,13 +179,9 @@ impl<const N: usize> Synic<N> {
     /// `INVALID_PARAMETER` if there is no such source, `INVALID_SYNIC_STATE` if the controller or the message page
     /// is disabled, `INSUFFICIENT_BUFFERS` if the queue is full.
     pub fn post(&mut self, sint: SintIndex, message: &HvMessage) -> Result<(), HvStatus> {
-        if sint.0 as usize >= SintIndex::COUNT {
-            return Err(HvStatus::INVALID_PARAMETER);
-        }
-        if !self.takes_messages() {
-            return Err(HvStatus::INVALID_SYNIC_STATE);
-        }
-        if self.queue.push(sint, message) { Ok(()) } else { Err(HvStatus::INSUFFICIENT_BUFFERS) }
+        ensure((sint.0 as usize) < SintIndex::COUNT, HvStatus::INVALID_PARAMETER)?;
+        ensure(self.takes_messages(), HvStatus::INVALID_SYNIC_STATE)?;
+        ensure(self.queue.push(sint, message), HvStatus::INSUFFICIENT_BUFFERS)
     }
 
     /// Frees the messages that a port has queued here, as it is deleted.
@@ -233,12 +227,9 @@ impl<const N: usize> Synic<N> {
         sint: SintIndex,
         flag: u16,
     ) -> Result<Option<Signal>, HvStatus> {
-        if sint.0 as usize >= SintIndex::COUNT || u32::from(flag) >= EVENT_FLAGS_COUNT {
-            return Err(HvStatus::INVALID_PARAMETER);
-        }
-        if !self.takes_events() || self.sint(sint).masked() {
-            return Err(HvStatus::INVALID_SYNIC_STATE);
-        }
+        let exists = (sint.0 as usize) < SintIndex::COUNT && u32::from(flag) < EVENT_FLAGS_COUNT;
+        ensure(exists, HvStatus::INVALID_PARAMETER)?;
+        ensure(self.takes_events() && !self.sint(sint).masked(), HvStatus::INVALID_SYNIC_STATE)?;
         if let Some(is_new) = page.set(sint, flag) {
             return Ok(is_new.then(|| self.signal(sint)));
         }
@@ -284,12 +275,6 @@ impl<const N: usize> Synic<N> {
         self.queue.is_waiting(sint)
             && claim(page, sint)
             && self.queue.pop(sint, |message| page.write(sint, message))
-    }
-}
-
-impl<const N: usize> Default for Synic<N> {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

@@ -115,6 +115,17 @@ impl Access {
     }
 }
 
+/// What page tables allow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rights {
+    /// Every level allows writing.
+    pub writable: bool,
+    /// Every level allows user accesses.
+    pub user: bool,
+    /// No level forbids execution.
+    pub executable: bool,
+}
+
 /// A successful translation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Translation {
@@ -122,12 +133,8 @@ pub struct Translation {
     pub gpa: u64,
     /// The size of the page in bytes. Without paging, 4 KiB.
     pub page_size: u64,
-    /// Every level allows writing.
-    pub writable: bool,
-    /// Every level allows user accesses.
-    pub user: bool,
-    /// No level forbids execution.
-    pub executable: bool,
+    /// What all levels agree on.
+    pub rights: Rights,
     /// The entry of the page attribute table that gives the cache type (APM 2 §7.8.2).
     pub pat_index: u8,
     is_cache_disabled: bool,
@@ -170,19 +177,13 @@ impl WalkError {
                 (TranslateResultCode::PRIVILEGE_VIOLATION, None)
             }
             Self::PageFault(_) | Self::NonCanonical => (TranslateResultCode::PAGE_NOT_PRESENT, None),
-            Self::Gpa { gpa, error } => (error.result_code(), Some(gpa)),
-        }
-    }
-}
-
-impl GpaError {
-    /// The result code for an access that failed there.
-    #[must_use]
-    pub const fn result_code(self) -> TranslateResultCode {
-        match self {
-            Self::Unmapped => TranslateResultCode::GPA_UNMAPPED,
-            Self::NoReadAccess => TranslateResultCode::GPA_NO_READ_ACCESS,
-            Self::NoWriteAccess => TranslateResultCode::GPA_NO_WRITE_ACCESS,
+            Self::Gpa { gpa, error: GpaError::Unmapped } => (TranslateResultCode::GPA_UNMAPPED, Some(gpa)),
+            Self::Gpa { gpa, error: GpaError::NoReadAccess } => {
+                (TranslateResultCode::GPA_NO_READ_ACCESS, Some(gpa))
+            }
+            Self::Gpa { gpa, error: GpaError::NoWriteAccess } => {
+                (TranslateResultCode::GPA_NO_WRITE_ACCESS, Some(gpa))
+            }
         }
     }
 }
@@ -225,9 +226,7 @@ const fn identity(paging: &Paging, gva: u64) -> Translation {
     Translation {
         gpa: gva & 0xffff_ffff,
         page_size: 4096,
-        writable: true,
-        user: true,
-        executable: true,
+        rights: Rights::ALL,
         pat_index: 0,
         is_cache_disabled: paging.cr0 & CR0_CD != 0,
     }

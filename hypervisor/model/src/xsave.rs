@@ -9,6 +9,7 @@ mod register;
 #[cfg(test)]
 mod tests;
 
+use crate::ensure;
 use core::ops::Range;
 use tlfs::status::HvStatus;
 
@@ -136,13 +137,9 @@ impl Layout {
     /// # Errors
     /// `INVALID_PARAMETER` for states outside of the layout, `INSUFFICIENT_BUFFER` if `out` is too small.
     pub fn save(&self, current: &[u8], states: u64, out: &mut [u8]) -> Result<usize, HvStatus> {
-        if states & !self.states != 0 {
-            return Err(HvStatus::INVALID_PARAMETER);
-        }
+        ensure(states & !self.states == 0, HvStatus::INVALID_PARAMETER)?;
         let size = self.size_of(states);
-        if out.len() < size || current.len() < self.standard_size() {
-            return Err(HvStatus::INSUFFICIENT_BUFFER);
-        }
+        ensure(out.len() >= size && current.len() >= self.standard_size(), HvStatus::INSUFFICIENT_BUFFER)?;
         out.fill(0);
         let mut present = number::<8>(current, XSTATE_BV) & states;
         let mxcsr = number::<4>(current, MXCSR) as u32;
@@ -166,12 +163,8 @@ impl Layout {
     /// `INVALID_PARAMETER` for states outside of the layout, a malformed header, a reserved bit of MXCSR, or an area that
     /// ends before a component does; `INSUFFICIENT_BUFFER` if `current` is too small.
     pub fn restore(&self, area: &[u8], states: u64, current: &mut [u8]) -> Result<(), HvStatus> {
-        if states & !self.states != 0 {
-            return Err(HvStatus::INVALID_PARAMETER);
-        }
-        if current.len() < self.standard_size() {
-            return Err(HvStatus::INSUFFICIENT_BUFFER);
-        }
+        ensure(states & !self.states == 0, HvStatus::INVALID_PARAMETER)?;
+        ensure(current.len() >= self.standard_size(), HvStatus::INSUFFICIENT_BUFFER)?;
         let header = self.check(area)?;
         self.copy_legacy(area, header.present, header.mxcsr, states, current);
         // In the compacted form, a place depends on which states the area has, not on which are wanted.

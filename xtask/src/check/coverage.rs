@@ -27,8 +27,8 @@ const MSRS: [(&str, &str); 3] = [
     ("child", "hypervisor/kernel/src/child/synthetic"),
     ("child", "hypervisor/kernel/src/child/msr"),
 ];
-/// Where registers by name are.
-const REGISTERS: &str = "hypervisor/kernel/src/child/registers";
+/// Where registers by name are, and those that are MSRs.
+const REGISTERS: [&str; 2] = ["hypervisor/kernel/src/child/registers", "abi/tlfs/src/register/msr"];
 /// The numbers of synthetic MSRs, and of the hypervisor's CPUID leaves.
 const SYNTHETIC: std::ops::Range<u64> = 0x4000_0000..0x4000_0200;
 
@@ -137,7 +137,7 @@ fn leaves(workspace: &Path, section: &Section, wrong: &mut Vec<String>) -> Resul
 
 fn registers(workspace: &Path, section: &Section, wrong: &mut Vec<String>) -> Result<()> {
     let named = scan::members(&module(workspace, "abi/tlfs/src/register/name")?, "RegisterName");
-    let code = module(workspace, REGISTERS)?;
+    let code = REGISTERS.map(|path| module(workspace, path)).into_iter().collect::<Result<String>>()?;
     let mut handled = scan::mentioned(&code, "N::", &named);
     handled.extend(scan::mentioned(&code, "RegisterName::", &named));
     let ranges = scan::ranges(&code);

@@ -11,7 +11,7 @@ use crate::{progress, tools};
 /// Most code lines of the hypervisor: what a person can read in a few days.
 const HYPERVISOR_LINES: usize = 14_000;
 /// Lines beyond that which are there already and must go (docs/adr/0012-size-debt.md). This number only ever falls.
-const DEBT: usize = 1_000;
+const DEBT: usize = 226;
 /// A file has fewer lines than this, whatever they hold.
 const FILE_LINES: usize = 600;
 

@@ -210,3 +210,24 @@ flag_set! {
         VMM_ENABLE_INTEGRATED_SCHEDULER = 1 << 6,
     }
 }
+
+impl SyntheticFeatures {
+    /// What the features allow a partition that has them.
+    #[must_use]
+    pub fn privileges(self) -> Privileges {
+        type F = SyntheticFeatures;
+        type P = Privileges;
+        let has = |feature: F| self.contains(feature);
+        P::ACCESS_VP_RUN_TIME_REG.when(has(F::ACCESS_VP_RUN_TIME_REG))
+            | P::ACCESS_PARTITION_REFERENCE_COUNTER.when(has(F::ACCESS_PARTITION_REFERENCE_COUNTER))
+            | P::ACCESS_SYNIC_REGS.when(has(F::ACCESS_SYNIC_REGS))
+            | P::ACCESS_SYNTHETIC_TIMER_REGS.when(has(F::ACCESS_SYNTHETIC_TIMER_REGS))
+            | P::ACCESS_INTR_CTRL_REGS.when(has(F::ACCESS_INTR_CTRL_REGS))
+            | P::ACCESS_HYPERCALL_MSRS.when(has(F::ACCESS_HYPERCALL_REGS))
+            | P::ACCESS_VP_INDEX.when(has(F::ACCESS_VP_INDEX))
+            | P::ACCESS_PARTITION_REFERENCE_TSC.when(has(F::ACCESS_PARTITION_REFERENCE_TSC))
+            | P::ACCESS_GUEST_IDLE_REG.when(has(F::ACCESS_GUEST_IDLE_REG))
+            | P::ACCESS_FREQUENCY_REGS.when(has(F::ACCESS_FREQUENCY_REGS))
+            | (P::SIGNAL_EVENTS | P::POST_MESSAGES).when(has(F::SIGNAL_EVENTS))
+    }
+}

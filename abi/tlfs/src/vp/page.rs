@@ -60,12 +60,8 @@ wire! {
         116 => esr: u32,
         120 => icr_high: u32,
         124 => icr_low: u32,
-        128 => lvt_timer: u32,
-        132 => lvt_thermal: u32,
-        136 => lvt_perfmon: u32,
-        140 => lvt_lint0: u32,
-        144 => lvt_lint1: u32,
-        148 => lvt_error: u32,
+        /// The entries of timer, thermal sensor, performance counters, LINT0, LINT1 and errors.
+        128 => lvt: [u32; 6],
         152 => lvt_cmci: u32,
         /// Errors not yet moved to `esr` by a write to it.
         156 => error_status: u32,

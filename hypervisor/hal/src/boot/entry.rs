@@ -15,7 +15,9 @@ use super::{
 use crate::{
     acpi::{self, AcpiError, Madt, RsdpSource},
     addr::Hpa,
-    apic, cpu, crash, log,
+    apic,
+    check::ensure,
+    cpu, crash, log,
     lp::{self, Block, LpIndex, stack},
     mem::{
         self,
@@ -110,9 +112,7 @@ fn prepare(magic: u32, info: Hpa) -> Result<BootInfo, CannotBoot> {
     let tables = acpi::discover(boot.rsdp, read_or_zeros).map_err(CannotBoot::Acpi)?;
     let madt = tables.madt().ok_or(CannotBoot::NoMadt)?;
     pic::silence();
-    if !cpu::has_x2apic() {
-        return Err(CannotBoot::NoX2Apic);
-    }
+    ensure(cpu::has_x2apic(), CannotBoot::NoX2Apic)?;
     apic::enable();
     let ids = || iter::once(apic::id()).chain(others(&madt, apic::id()));
     let lps = ids().count();
@@ -155,9 +155,7 @@ fn multiboot2_block(info: Hpa) -> Result<&'static [u8], BootError> {
     let mut len = [0; 4];
     paging::read_low(info, &mut len).ok_or(BootError::Truncated)?;
     let len = u32::from_le_bytes(len);
-    if info.0 + u64::from(len) > FOUR_GIB {
-        return Err(BootError::Truncated);
-    }
+    ensure(info.0 + u64::from(len) <= FOUR_GIB, BootError::Truncated)?;
     // SAFETY: the bytes are mapped, and nothing writes memory until all of the block is consumed.
     Ok(unsafe { slice::from_raw_parts(direct::<u8>(info), len as usize) })
 }

@@ -48,11 +48,6 @@ pub struct MemoryMap {
 }
 
 impl MemoryMap {
-    /// Returns an empty map.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
     /// Returns the ranges in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = &MemoryRange> {
         self.ranges.iter()
@@ -104,7 +99,7 @@ mod tests {
 
     #[test]
     fn ranges_are_sorted_and_neighbours_of_a_kind_are_joined() {
-        let mut map = MemoryMap::new();
+        let mut map = MemoryMap::default();
         for (start, len, kind) in
             [(0x3000, 0x1000, 1), (0, 0x1000, 1), (0x1000, 0x1000, 1), (0x2000, 0x1000, 2)]
         {
@@ -120,7 +115,7 @@ mod tests {
 
     #[test]
     fn empty_and_wrapping_ranges_are_dropped() {
-        let mut map = MemoryMap::new();
+        let mut map = MemoryMap::default();
         map.add(range(0x1000, 0, MemoryKind::USABLE)).unwrap();
         map.add(range(u64::MAX, 2, MemoryKind::USABLE)).unwrap();
         assert_eq!(map.iter().count(), 0);
@@ -128,7 +123,7 @@ mod tests {
 
     #[test]
     fn memory_that_two_ranges_claim_is_not_covered() {
-        let mut map = MemoryMap::new();
+        let mut map = MemoryMap::default();
         map.add(range(0, 0x10000, MemoryKind::USABLE)).unwrap();
         map.add(range(0x8000, 0x1000, MemoryKind::RESERVED)).unwrap();
         assert!(map.covers(Hpa(0x7000), 0x1000, MemoryKind::USABLE));
@@ -139,7 +134,7 @@ mod tests {
 
     #[test]
     fn too_many_ranges_are_refused() {
-        let mut map = MemoryMap::new();
+        let mut map = MemoryMap::default();
         for index in 0..MAX_RANGES as u64 {
             map.add(range(index * 0x2000, 0x1000, MemoryKind::USABLE)).unwrap();
         }

@@ -1,7 +1,7 @@
 //! Multiboot2 boot information (Multiboot2 specification §3.6): tags of 8-byte alignment in one block.
 
 use super::{BootError, BootInfo, Loader, MemoryKind, MemoryRange, Module, text::TextRoom};
-use crate::{acpi::RsdpSource, addr::Hpa};
+use crate::{acpi::RsdpSource, addr::Hpa, check::ensure};
 
 /// What the loader leaves in EAX.
 pub(super) const MAGIC: u32 = 0x36d7_6289;
@@ -36,9 +36,7 @@ pub(super) fn parse(info: &[u8], room: &mut TextRoom) -> Result<BootInfo, BootEr
             _ => {}
         }
     }
-    if boot.memory.iter().next().is_none() {
-        return Err(BootError::NoMemoryMap);
-    }
+    ensure(boot.memory.iter().next().is_some(), BootError::NoMemoryMap)?;
     Ok(boot)
 }
 
@@ -63,9 +61,7 @@ fn module(payload: &[u8], room: &mut TextRoom) -> Result<Module, BootError> {
 
 fn memory_map(payload: &[u8], boot: &mut BootInfo) -> Result<(), BootError> {
     let entry_bytes = word(payload, 0)? as usize;
-    if entry_bytes < 20 {
-        return Err(BootError::Malformed);
-    }
+    ensure(entry_bytes >= 20, BootError::Malformed)?;
     let entries = payload.get(8..).ok_or(BootError::Truncated)?;
     for entry in entries.chunks_exact(entry_bytes) {
         let kind = MemoryKind(word(entry, 16)?);
@@ -75,13 +71,15 @@ fn memory_map(payload: &[u8], boot: &mut BootInfo) -> Result<(), BootError> {
 }
 
 fn word(bytes: &[u8], at: usize) -> Result<u32, BootError> {
-    let field = bytes.get(at..).and_then(<[u8]>::first_chunk).ok_or(BootError::Truncated)?;
-    Ok(u32::from_le_bytes(*field))
+    field(bytes, at).map(u32::from_le_bytes)
 }
 
 fn long(bytes: &[u8], at: usize) -> Result<u64, BootError> {
-    let field = bytes.get(at..).and_then(<[u8]>::first_chunk).ok_or(BootError::Truncated)?;
-    Ok(u64::from_le_bytes(*field))
+    field(bytes, at).map(u64::from_le_bytes)
+}
+
+fn field<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], BootError> {
+    bytes.get(at..).and_then(<[u8]>::first_chunk).copied().ok_or(BootError::Truncated)
 }
 
 #[cfg(test)]

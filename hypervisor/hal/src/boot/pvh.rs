@@ -4,7 +4,7 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{BootError, BootInfo, Loader, MemoryKind, MemoryRange, Module, text::TextRoom};
-use crate::{acpi::RsdpSource, addr::Hpa};
+use crate::{acpi::RsdpSource, addr::Hpa, check::ensure};
 
 /// The first word of the structure.
 pub(super) const MAGIC: u32 = 0x336e_c578;
@@ -53,12 +53,8 @@ struct RangeEntry {
 /// Something is out of reach or too long, or the structure is too old to have a memory map.
 pub(super) fn parse(info: Hpa, read: Read, room: &mut TextRoom) -> Result<BootInfo, BootError> {
     let info: StartInfo = copy(read, info)?;
-    if info.magic != MAGIC {
-        return Err(BootError::Malformed);
-    }
-    if info.version == 0 || info.range_count == 0 {
-        return Err(BootError::NoMemoryMap);
-    }
+    ensure(info.magic == MAGIC, BootError::Malformed)?;
+    ensure(info.version != 0 && info.range_count != 0, BootError::NoMemoryMap)?;
     let mut boot = BootInfo::new(Loader::Pvh);
     boot.command_line = text(info.command_line, read, room)?;
     boot.rsdp = (info.rsdp != 0).then_some(RsdpSource::At(Hpa(info.rsdp)));

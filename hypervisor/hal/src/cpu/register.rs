@@ -49,22 +49,34 @@ write!(/// Writes CR3, and so flushes the translations of this address space.
     write_cr3, "cr3");
 write!(/// Writes CR4.
     write_cr4, "cr4");
-read!(/// Reads breakpoint address 0.
-    dr0, "dr0");
-read!(/// Reads breakpoint address 1.
-    dr1, "dr1");
-read!(/// Reads breakpoint address 2.
-    dr2, "dr2");
-read!(/// Reads breakpoint address 3.
-    dr3, "dr3");
-write!(/// Writes breakpoint address 0.
-    write_dr0, "dr0");
-write!(/// Writes breakpoint address 1.
-    write_dr1, "dr1");
-write!(/// Writes breakpoint address 2.
-    write_dr2, "dr2");
-write!(/// Writes breakpoint address 3.
-    write_dr3, "dr3");
+/// Reads the four breakpoint addresses.
+pub(crate) fn breakpoints() -> [u64; 4] {
+    let mut dr = [0; 4];
+    // SAFETY: reading DR0 to DR3 has no effect.
+    unsafe {
+        asm!(
+            "mov {}, dr0", "mov {}, dr1", "mov {}, dr2", "mov {}, dr3",
+            out(reg) dr[0], out(reg) dr[1], out(reg) dr[2], out(reg) dr[3],
+            options(nomem, nostack, preserves_flags),
+        );
+    }
+    dr
+}
+
+/// Writes the four breakpoint addresses.
+///
+/// # Safety
+/// DR7 enables none of them for the running code.
+pub(crate) unsafe fn write_breakpoints(dr: [u64; 4]) {
+    // SAFETY: the caller's contract.
+    unsafe {
+        asm!(
+            "mov dr0, {}", "mov dr1, {}", "mov dr2, {}", "mov dr3, {}",
+            in(reg) dr[0], in(reg) dr[1], in(reg) dr[2], in(reg) dr[3],
+            options(nostack, preserves_flags),
+        );
+    }
+}
 
 /// Reads the time-stamp counter.
 pub(crate) fn rdtsc() -> u64 {

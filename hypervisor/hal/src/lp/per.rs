@@ -45,21 +45,7 @@ impl<T: Send + Sync> PerLp<T> {
         self.slots().get(lp.0 as usize).map(|slot| &slot.0)
     }
 
-    /// Returns the values of all LPs in order.
-    ///
-    /// # Panics
-    /// The values were not made yet.
-    pub fn iter(&self) -> impl Iterator<Item = &'static T> {
-        self.slots().iter().map(|slot| &slot.0)
-    }
-
     fn slots(&self) -> &'static [Slot<T>] {
         self.slots.get().expect("storage for LPs is made before it is used")
-    }
-}
-
-impl<T: Send + Sync> Default for PerLp<T> {
-    fn default() -> Self {
-        Self::new()
     }
 }

@@ -33,11 +33,6 @@ impl Span {
     pub fn overlaps(&self, other: &Self) -> bool {
         self.start.max(other.start).0 < self.end().min(other.end())
     }
-
-    /// Whether `hpa` lies in it.
-    pub fn contains(&self, hpa: Hpa) -> bool {
-        self.start.0 <= hpa.0 && hpa.0 < self.end()
-    }
 }
 
 /// No usable span is large enough for the hypervisor; holds the bytes that were wanted.
@@ -73,10 +68,10 @@ pub fn init(usable: &[Span], keep: &[Span], image: Span, extra: u64) -> Result<(
     for span in usable {
         let first = span.start.0.next_multiple_of(PAGE_SIZE as u64);
         let pages = (span.end() / PAGE_SIZE as u64).saturating_sub(first / PAGE_SIZE as u64);
-        frame::set_root(Hpa(first), pages);
+        frame::set(Hpa(first), pages, frame::FREE);
     }
     for span in [region, image] {
-        frame::set_owned(span.start, span.len.div_ceil(PAGE_SIZE as u64));
+        frame::set(span.start, span.len.div_ceil(PAGE_SIZE as u64), frame::OWNED);
     }
     let start = self::frames(tables as usize).ok_or(TooLittleMemory(want))?;
     stock(start, tables);

@@ -10,6 +10,7 @@ use zerocopy::{FromBytes, IntoBytes};
 
 use crate::{
     addr::{Hpa, PAGE_SIZE},
+    check::ensure,
     mem::{
         direct,
         frame::{self, Refusal},
@@ -43,7 +44,7 @@ impl Drop for Pin {
 
 /// Whether `len` bytes from `hpa` stay in one frame.
 fn in_frame(hpa: Hpa, len: usize) -> Result<(), Refusal> {
-    if len <= PAGE_SIZE - hpa.offset() { Ok(()) } else { Err(Refusal::NotMemory) }
+    ensure(len <= PAGE_SIZE - hpa.offset(), Refusal::NotMemory)
 }
 
 /// Copies bytes out of one frame of the root's memory.
@@ -87,9 +88,7 @@ pub fn read_value<T: FromBytes + IntoBytes>(hpa: Hpa) -> Result<T, Refusal> {
 /// # Errors
 /// `hpa` is not aligned to 8, or the frame is not the root's.
 pub fn set_bits(hpa: Hpa, expected: u64, bits: u64) -> Result<bool, Refusal> {
-    if hpa.0 & 7 != 0 {
-        return Err(Refusal::NotMemory);
-    }
+    ensure(hpa.0 & 7 == 0, Refusal::NotMemory)?;
     let _pin = Pin::new(hpa, 8)?;
     // SAFETY: aligned, inside one frame that stays root memory while pinned; an atomic may be shared with writers.
     let word = unsafe { AtomicU64::from_ptr(direct::<u64>(hpa)) };

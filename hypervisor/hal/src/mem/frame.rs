@@ -19,7 +19,9 @@ use crate::{
 };
 
 /// The hypervisor owns the frame.
-const OWNED: u32 = u32::MAX;
+pub(crate) const OWNED: u32 = u32::MAX;
+/// A frame of the root that nothing shares.
+pub(crate) const FREE: u32 = 0;
 /// Not memory: a device, a hole, or firmware's.
 const ABSENT: u32 = u32::MAX - 1;
 /// More shares than this are refused, far from overflow.
@@ -72,7 +74,7 @@ fn word(hpa: Hpa) -> Option<&'static AtomicU32> {
     TABLE.get()?.get(usize::try_from(hpa.page()).ok()?)
 }
 
-/// Installs the table. `words` starts as all `ABSENT` and is filled by [`set_root`] and [`set_owned`].
+/// Installs the table. `words` starts as all `ABSENT` and is filled by [`set`].
 pub(crate) fn install(words: &'static mut [AtomicU32]) {
     for word in words.iter_mut() {
         *word.get_mut() = ABSENT;
@@ -81,17 +83,8 @@ pub(crate) fn install(words: &'static mut [AtomicU32]) {
     assert!(first, "the frame table is installed once");
 }
 
-/// Marks `pages` frames from `start` as the root's. Boot only.
-pub(crate) fn set_root(start: Hpa, pages: u64) {
-    set(start, pages, 0);
-}
-
-/// Marks `pages` frames from `start` as the hypervisor's. Boot only.
-pub(crate) fn set_owned(start: Hpa, pages: u64) {
-    set(start, pages, OWNED);
-}
-
-fn set(start: Hpa, pages: u64, value: u32) {
+/// Marks `pages` frames from `start` as [`OWNED`] or [`FREE`]. Boot only.
+pub(crate) fn set(start: Hpa, pages: u64, value: u32) {
     for page in start.page()..start.page() + pages {
         word(Hpa::from_page(page)).inspect(|w| w.store(value, Ordering::Relaxed));
     }

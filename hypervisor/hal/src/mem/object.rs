@@ -1,7 +1,6 @@
 //! Objects in deposited frames: one object, one frame, returned to its pool when the last user is gone.
 
 use core::{
-    fmt,
     ops::{Deref, DerefMut},
     ptr::NonNull,
     sync::atomic::{AtomicU32, Ordering, fence},
@@ -53,11 +52,6 @@ impl<T> PageArc<T> {
     pub fn users(&self) -> u32 {
         self.counted().users.load(Ordering::Acquire)
     }
-
-    /// Whether both are the same object.
-    pub fn is(&self, other: &Self) -> bool {
-        self.0 == other.0
-    }
 }
 
 impl<T> Clone for PageArc<T> {
@@ -87,12 +81,6 @@ impl<T> Drop for PageArc<T> {
         // SAFETY: this was the last user, so the value is dropped exactly once.
         unsafe { self.0.as_ptr().drop_in_place() };
         pool.get().put(Frame::from_owned(physical(self.0.as_ptr())));
-    }
-}
-
-impl<T: fmt::Debug> fmt::Debug for PageArc<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
     }
 }
 

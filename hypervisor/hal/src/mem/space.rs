@@ -13,6 +13,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::{
     addr::{Gpa, Hpa},
+    check::ensure,
     list::List,
     mem::{
         Frame, NoMemory, PoolId,
@@ -139,9 +140,7 @@ impl Space {
         self.batch(targets.len(), |top, removed, index| {
             let gpa = page_at(gpa, size, index).ok_or(MapError::BadAddress)?;
             let hpa = *targets.get(index).ok_or(MapError::BadAddress)?;
-            if hpa.0 & (size.bytes() - 1) != 0 {
-                return Err(MapError::BadAddress);
-            }
+            ensure(hpa.0 & (size.bytes() - 1) == 0, MapError::BadAddress)?;
             let slot = self.slot(top, gpa, size.level())?;
             self.share_range(hpa, size)?;
             replace(slot, Entry::leaf(hpa, size, access).nested(), removed);
@@ -164,7 +163,7 @@ impl Space {
         count: usize,
         mut step: impl FnMut(Hpa, &mut Removed, usize) -> Result<(), MapError>,
     ) -> (usize, Result<(), MapError>) {
-        let mut removed = Removed::new();
+        let mut removed = Removed::default();
         let mut done = 0;
         let top = self.top.lock();
         let mut result = Ok(());

@@ -34,7 +34,7 @@ static NEXT_POOL: AtomicUsize = AtomicUsize::new(2);
 static MACHINE: LazyLock<()> = LazyLock::new(|| {
     let words = (0..MEMORY >> 12).map(|_| Default::default()).collect::<Vec<_>>();
     frame::install(words.leak());
-    frame::set_root(Hpa(0), MEMORY >> 12);
+    frame::set(Hpa(0), MEMORY >> 12, frame::FREE);
     stock(PoolId::BOOT, Hpa(0), 1024);
 });
 
@@ -51,7 +51,7 @@ fn span() -> Hpa {
 }
 
 fn stock(pool: PoolId, start: Hpa, pages: u64) {
-    frame::set_owned(start, pages);
+    frame::set(start, pages, frame::OWNED);
     for page in start.page()..start.page() + pages {
         pool.get().deposit(super::Frame::from_owned(Hpa::from_page(page)));
     }

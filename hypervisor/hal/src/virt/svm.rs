@@ -12,6 +12,7 @@ use super::{Event, Exit, Gprs, RAX, RSP, Unsupported, fpu::ExtendedState, lps};
 use crate::{
     addr::Hpa,
     apic,
+    check::ensure,
     cpu::{self, msr, register},
     mem::{Frame, NoMemory, PoolId, Space, boot, direct},
 };
@@ -69,15 +70,9 @@ fn cpu_asids() -> u32 {
 
 /// Switches SVM on for this LP.
 pub(super) fn enable(lp: &LpState) -> Result<(), Unsupported> {
-    if !cpu::has_svm() || msr::rdmsr(msr::VM_CR) & VM_CR_SVMDIS != 0 {
-        return Err(Unsupported::NoSvm);
-    }
-    if !cpu::has_npt() {
-        return Err(Unsupported::NoNestedPaging);
-    }
-    if !cpu::has_xsave() {
-        return Err(Unsupported::NoXsave);
-    }
+    ensure(cpu::has_svm() && msr::rdmsr(msr::VM_CR) & VM_CR_SVMDIS == 0, Unsupported::NoSvm)?;
+    ensure(cpu::has_npt(), Unsupported::NoNestedPaging)?;
+    ensure(cpu::has_xsave(), Unsupported::NoXsave)?;
     let features = cpu::cpuid(0x8000_000a, 0);
     ASIDS.store(features.ebx, Ordering::Relaxed);
     HAS_NEXT_RIP.store(features.edx & 1 << 3, Ordering::Relaxed);
@@ -387,28 +382,18 @@ impl Vcpu {
     /// Moves what VMRUN does not switch from the processor into this value.
     pub fn save_extended(&mut self) {
         self.extended.save();
-        self.debug = [register::dr0(), register::dr1(), register::dr2(), register::dr3()];
+        self.debug = register::breakpoints();
         self.tsc_aux = msr::rdmsr(msr::TSC_AUX);
     }
 
     /// Loads what VMRUN does not switch into the processor.
     pub fn load_extended(&self) {
         self.extended.load();
-        self.load_debug();
-        // SAFETY: TSC_AUX is only data for RDTSCP.
-        unsafe { msr::wrmsr(msr::TSC_AUX, self.tsc_aux) };
-    }
-
-    fn load_debug(&self) {
         // Breakpoints of a guest fire in the guest only: VMEXIT clears the host's DR7.
         // SAFETY: DR7 is 0 in the host.
-        unsafe { register::write_dr0(self.debug[0]) };
-        // SAFETY: as above.
-        unsafe { register::write_dr1(self.debug[1]) };
-        // SAFETY: as above.
-        unsafe { register::write_dr2(self.debug[2]) };
-        // SAFETY: as above.
-        unsafe { register::write_dr3(self.debug[3]) };
+        unsafe { register::write_breakpoints(self.debug) };
+        // SAFETY: TSC_AUX is only data for RDTSCP.
+        unsafe { msr::wrmsr(msr::TSC_AUX, self.tsc_aux) };
     }
 
     /// The saved XSAVE area, valid while the state is not loaded.

@@ -7,7 +7,11 @@ use model::{
     cpuid::{Child, Mirrored},
     lapic::Mode,
 };
-use tlfs::vp::CpuidResult;
+use tlfs::{
+    intercept::{CpuidIntercept, InterceptAccess},
+    synic::MessageType,
+    vp::CpuidResult,
+};
 
 use super::{ChildCpu, Next, count, synthetic::shows_hypervisor};
 use crate::{
@@ -31,13 +35,21 @@ impl ChildCpu<'_> {
 
     /// Reports the CPUID that exited to the parent.
     pub(super) fn report_cpuid(&mut self) -> Next {
-        count(&self.vp.counters.cpuid);
         let gprs = self.ctx.vcpu.gprs();
-        let asked = [gprs[RAX], gprs[RBX], gprs[RCX], gprs[RDX]];
-        let CpuidResult { eax, ebx, ecx, edx } =
-            values(self.vp, self.ctx, asked[0] as u32, asked[2] as u32, true);
-        let message = self.facts(2).cpuid(asked, [eax, ebx, ecx, edx]);
-        self.report(&message)
+        let [rax, rbx, rcx, rdx] = [RAX, RBX, RCX, RDX].map(|number| gprs[number]);
+        let own = values(self.vp, self.ctx, rax as u32, rcx as u32, true);
+        let message = CpuidIntercept {
+            header: self.header(InterceptAccess::EXECUTE, 2),
+            rax,
+            rbx,
+            rcx,
+            rdx,
+            default_result_rax: own.eax.into(),
+            default_result_rbx: own.ebx.into(),
+            default_result_rcx: own.ecx.into(),
+            default_result_rdx: own.edx.into(),
+        };
+        self.report(MessageType::X64_CPUID_INTERCEPT, &message)
     }
 }
 

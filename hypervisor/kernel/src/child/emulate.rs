@@ -6,8 +6,13 @@ use hal::{
 };
 use model::{
     insn::{self, Decoded, Registers},
-    intercept::{ExceptionFacts, InstructionBytes},
+    intercept::{InstructionBytes, mode},
     lapic::{self, Mode},
+};
+
+use tlfs::{
+    intercept::{ExceptionInfo, ExceptionIntercept, InterceptAccess},
+    synic::MessageType,
 };
 
 use super::{ChildCpu, Next, RESUME, intercept::segment};
@@ -25,42 +30,34 @@ impl ChildCpu<'_> {
             // Another VP's fault had it mapped meanwhile.
             return RESUME;
         }
-        let mut bytes = [0; 15];
-        let mut count = 0;
+        let mut instruction = InstructionBytes::default();
         // The root needs the instruction only to emulate a device; to map memory, the address will do.
         if is_data && (is_apic || is_doorbell || !fault.present) {
-            match self.fetch(&mut bytes) {
-                Ok(fetched) => count = fetched,
+            match self.fetch() {
+                Ok(fetched) => instruction = fetched,
                 Err(unmapped) => return self.need(unmapped),
             }
         }
-        let code = bytes.get(..count).unwrap_or_default();
         if is_apic && is_data {
-            return self.apic_access(fault, code);
+            return self.apic_access(fault, instruction);
         }
-        if is_doorbell && self.ring_doorbell(fault, code) {
+        if is_doorbell && self.ring_doorbell(fault, instruction) {
             return RESUME;
         }
-        self.report_memory_with(fault.gpa, fault.write, fault.execute, InstructionBytes::new(code))
+        self.report_memory(fault.gpa, fault.write, fault.execute, instruction)
     }
 
-    fn decode(&self, code: &[u8]) -> Option<(Decoded, Registers)> {
+    fn decode(&self, instruction: InstructionBytes) -> Option<(Decoded, Registers)> {
         let vcpu = &self.ctx.vcpu;
-        let names = [
-            SegmentName::Es,
-            SegmentName::Cs,
-            SegmentName::Ss,
-            SegmentName::Ds,
-            SegmentName::Fs,
-            SegmentName::Gs,
-        ];
         let registers = Registers {
             gpr: *vcpu.gprs(),
             rip: vcpu.get(Register::Rip),
             rflags: vcpu.get(Register::Rflags),
-            segment_base: names.map(|name| vcpu.segment(name).base),
+            segment_base: SegmentName::GENERAL.map(|name| vcpu.segment(name).base),
         };
-        let decoded = insn::decode(code, self.facts(0).mode(), &registers).ok()?;
+        let code = segment(vcpu.segment(SegmentName::Cs)).attributes;
+        let mode = mode(vcpu.get(Register::Efer), code);
+        let decoded = insn::decode(instruction.get(), mode, &registers).ok()?;
         Some((decoded, registers))
     }
 
@@ -74,16 +71,14 @@ impl ChildCpu<'_> {
 
     /// An access to the local APIC's page. Registers are 32 bits wide at multiples of 16 bytes; what else an
     /// instruction does there is undefined, and reads as zero here.
-    fn apic_access(&mut self, fault: &GpaFault, code: &[u8]) -> Next {
-        let Some((decoded, mut registers)) = self.decode(code) else {
-            return self.report_memory_with(fault.gpa, fault.write, false, InstructionBytes::new(code));
+    fn apic_access(&mut self, fault: &GpaFault, instruction: InstructionBytes) -> Next {
+        let Some((decoded, mut registers)) = self.decode(instruction) else {
+            return self.report_memory(fault.gpa, fault.write, false, instruction);
         };
         // The bytes may not be those that faulted: the operand must lead to the page that did.
         let offset = fault.gpa.offset() as u16;
         let operand = decoded.read.or(decoded.write);
-        let leads_there =
-            |cpu: &mut Self, gva| cpu.translate(gva, fault.write).is_ok_and(|gpa| gpa == fault.gpa);
-        if !operand.is_some_and(|gva| leads_there(self, gva)) {
+        if !operand.is_some_and(|gva| self.leads_to(gva, fault)) {
             return RESUME;
         }
         let now = guest_tsc();
@@ -104,9 +99,9 @@ impl ChildCpu<'_> {
     }
 
     /// A store to a doorbell's address. `false`: no doorbell is meant, the root has to see the store.
-    fn ring_doorbell(&mut self, fault: &GpaFault, code: &[u8]) -> bool {
-        let Some((decoded, mut registers)) = self.decode(code) else { return false };
-        if decoded.read.is_some() || !decoded.write.is_some_and(|gva| self.leads_to(gva, fault.gpa)) {
+    fn ring_doorbell(&mut self, fault: &GpaFault, instruction: InstructionBytes) -> bool {
+        let Some((decoded, mut registers)) = self.decode(instruction) else { return false };
+        if decoded.read.is_some() || !decoded.write.is_some_and(|gva| self.leads_to(gva, fault)) {
             return false;
         }
         let Some(value) = decoded.complete(0, &mut registers) else { return false };
@@ -117,8 +112,8 @@ impl ChildCpu<'_> {
         true
     }
 
-    fn leads_to(&mut self, gva: u64, gpa: Gpa) -> bool {
-        self.translate(gva, true).is_ok_and(|found| found == gpa)
+    fn leads_to(&self, gva: u64, fault: &GpaFault) -> bool {
+        self.translate(gva, fault.write).is_ok_and(|found| found == fault.gpa)
     }
 
     /// Reports an exception that the parent asked to see.
@@ -127,20 +122,22 @@ impl ChildCpu<'_> {
         const DEBUG: u8 = 1;
         const WITH_ERROR_CODE: u32 = 1 << 8 | 0x1f << 10 | 1 << 17 | 1 << 21 | 1 << 29 | 1 << 30;
         let vcpu = &self.ctx.vcpu;
-        let facts = ExceptionFacts {
-            vector,
-            error_code: (WITH_ERROR_CODE >> vector & 1 != 0).then_some(error),
-            parameter: match vector {
+        let has_error = WITH_ERROR_CODE >> vector & 1 != 0;
+        let message = ExceptionIntercept {
+            header: self.header(InterceptAccess::EXECUTE, 0),
+            exception_vector: vector.into(),
+            exception_info: ExceptionInfo::new().with_error_code_valid(has_error),
+            error_code: if has_error { error } else { 0 },
+            exception_parameter: match vector {
                 PAGE_FAULT => vcpu.get(Register::Cr2),
                 DEBUG => vcpu.get(Register::Dr6),
                 _ => 0,
             },
             ds: segment(vcpu.segment(SegmentName::Ds)),
             ss: segment(vcpu.segment(SegmentName::Ss)),
-            gpr: *vcpu.gprs(),
-            bytes: InstructionBytes::default(),
+            gp: *vcpu.gprs(),
+            ..ExceptionIntercept::ZEROED
         };
-        let message = self.facts(0).exception(&facts);
-        self.report(&message)
+        self.report(MessageType::X64_EXCEPTION_INTERCEPT, &message)
     }
 }

@@ -8,7 +8,7 @@ use hal::{
     virt::{Event, Register, Segment, SegmentName},
 };
 use model::{
-    lapic::{Deadline, Trigger},
+    lapic::Trigger,
     synic::{EventFlagsPage, MessagePage, Offer, Page, Signal},
 };
 use tlfs::{
@@ -155,19 +155,13 @@ impl ChildCpu<'_> {
 
     fn expire_lapic(&mut self, now: u64) -> u64 {
         let mut lapic = self.vp.lapic.lock();
-        let deadline = |deadline| match deadline {
-            Some(Deadline::Clock(at) | Deadline::Tsc(at)) => at,
-            None => timer::NEVER,
-        };
-        let next = deadline(lapic.timer_deadline());
+        let next = lapic.timer_deadline().unwrap_or(timer::NEVER);
         if next > now {
             return next;
         }
-        // The APIC's clock is the TSC, so both kinds compare with the same value.
         lapic.timer_expire(now);
-        lapic.tsc_expire(now);
         // A guest may ask for a period shorter than its own handler: it gets no more than one interrupt an exit.
-        deadline(lapic.timer_deadline()).max(now + MIN_PERIOD)
+        lapic.timer_deadline().map_or(timer::NEVER, |at| at.max(now + MIN_PERIOD))
     }
 
     fn expire_synthetic(&mut self, now: u64) -> u64 {

@@ -1,11 +1,12 @@
 //! One exit of a child, handled: by the hypervisor where the TLFS or the processor's manual says what happens, else
 //! by the root.
 
-use hal::virt::{Event, Exit, RAX, RDX, Register};
+use hal::virt::{Event, Exit, RCX, Register};
 
 use super::{ChildCpu, Ended, Next, RESUME, count, end};
 use crate::{
     hypercall::Buffers,
+    root::msr::to_write,
     vp::{Activity, guest_tsc},
 };
 
@@ -13,34 +14,23 @@ impl ChildCpu<'_> {
     /// Handles `exit`.
     pub(super) fn handle(&mut self, exit: Exit, buffers: &mut Buffers) -> Next {
         let counters = &self.vp.counters;
+        count(match exit {
+            Exit::Msr { .. } => &counters.msrs,
+            Exit::Hypercall => &counters.hypercalls,
+            Exit::Halt => &counters.halts,
+            Exit::GpaFault => &counters.gpa_faults,
+            Exit::Io => &counters.io,
+            Exit::Cpuid => &counters.cpuid,
+            _ => &counters.others,
+        });
         match exit {
-            Exit::Msr { write } => {
-                count(&counters.msrs);
-                self.msr(write)
-            }
-            Exit::Hypercall => {
-                count(&counters.hypercalls);
-                self.hypercall(buffers)
-            }
-            Exit::Halt => {
-                count(&counters.halts);
-                self.halt(Activity::Halted, 1)
-            }
-            Exit::GpaFault => {
-                count(&counters.gpa_faults);
-                let fault = self.vcpu().gpa_fault();
-                self.gpa_fault(&fault)
-            }
-            Exit::Io => {
-                count(&counters.io);
-                let io = self.vcpu().io_exit();
-                self.report_port(&io)
-            }
+            Exit::Msr { write } => self.msr(write),
+            Exit::Hypercall => self.hypercall(buffers),
+            Exit::Halt => self.halt(Activity::Halted, 1),
+            Exit::GpaFault => self.gpa_fault(&self.ctx.vcpu.gpa_fault()),
+            Exit::Io => self.report_port(&self.ctx.vcpu.io_exit()),
             Exit::Cpuid => self.report_cpuid(),
-            other => {
-                count(&counters.others);
-                self.handle_rare(other)
-            }
+            other => self.handle_rare(other),
         }
     }
 
@@ -64,11 +54,8 @@ impl ChildCpu<'_> {
             Exit::Shutdown => return self.report_unrecoverable(),
             unexpected => {
                 let rip = self.vcpu().get(Register::Rip);
-                hal::warn!(
-                    "partition {:#x} VP {} cannot go on: {unexpected:?} at {rip:#x}",
-                    self.vp.partition.id.0,
-                    self.vp.index.0
-                );
+                let (id, index) = (self.vp.partition.id.0, self.vp.index.0);
+                hal::warn!("partition {id:#x} VP {index} cannot go on: {unexpected:?} at {rip:#x}");
                 return self.report_unrecoverable();
             }
         }
@@ -89,8 +76,7 @@ impl ChildCpu<'_> {
             self.vcpu().inject(Event::UNDEFINED);
             return;
         }
-        let gprs = self.vcpu().gprs();
-        let (index, value) = (gprs[hal::virt::RCX] as u32, gprs[RDX] << 32 | gprs[RAX] & 0xffff_ffff);
+        let (index, value) = (self.vcpu().gprs()[RCX] as u32, to_write(self.vcpu()));
         if index == 0 && self.vcpu().privilege() == 0 && self.vcpu().write_xcr0(value) {
             self.vcpu().skip_instruction(3);
         } else {

@@ -5,9 +5,9 @@
 use core::sync::atomic::Ordering;
 
 use hal::virt::{Event, lps};
-use model::{call::CallSpec, vpset::VpSet};
+use model::{ensure, vpset};
 use tlfs::{
-    CallCode, HvStatus, VpIndex,
+    CallCode, HvStatus, PartitionId, VpIndex,
     memory::{FlushFlags, FlushVirtualAddressExInput, FlushVirtualAddressInput, GvaRange},
     msr::{FIRST_VALID_VECTOR, HypercallMsr},
     partition::Privileges,
@@ -22,7 +22,7 @@ use super::{
     synthetic::shows_hypervisor,
 };
 use crate::{
-    hypercall::{Buffers, Call, Outcome, Row, Undone, execute, message, row},
+    hypercall::{Answer, Buffers, Call, Outcome, Request, Undone, execute, message},
     partition::Partition,
     vp::request,
 };
@@ -48,42 +48,33 @@ impl ChildCpu<'_> {
 }
 
 /// The calls of a child.
-fn child_table<'a>(code: CallCode) -> Option<Row<ChildCpu<'a>>> {
+fn child_table(call: Request<ChildCpu>) -> Answer {
+    use CallCode as C;
     use Privileges as P;
-    match code {
-        CallCode::SEND_SYNTHETIC_CLUSTER_IPI => row(SEND_IPI, P::NONE, send_ipi),
-        CallCode::FLUSH_VIRTUAL_ADDRESS_SPACE => row(FLUSH_SPACE, P::NONE, flush),
-        CallCode::FLUSH_VIRTUAL_ADDRESS_LIST => row(FLUSH_LIST, P::NONE, flush),
-        CallCode::FLUSH_VIRTUAL_ADDRESS_SPACE_EX => row(FLUSH_SPACE_EX, P::NONE, flush_ex),
-        CallCode::FLUSH_VIRTUAL_ADDRESS_LIST_EX => row(FLUSH_LIST_EX, P::NONE, flush_ex),
-        CallCode::SEND_SYNTHETIC_CLUSTER_IPI_EX => row(SEND_IPI_EX, P::NONE, send_ipi_ex),
-        CallCode::NOTIFY_LONG_SPIN_WAIT => row(NOTIFY_LONG_SPIN_WAIT, P::NONE, notify_long_spin_wait),
-        CallCode::POST_MESSAGE => row(message::POST, P::POST_MESSAGES, message::post),
-        CallCode::SIGNAL_EVENT => row(message::SIGNAL, P::SIGNAL_EVENTS, message::signal),
-        CallCode::GET_VP_INDEX_FROM_APIC_ID => {
-            row(GET_VP_INDEX, P::ACCESS_VP_INDEX, get_vp_index_from_apic_id)
-        }
-        _ => None,
+    match call.code() {
+        C::SEND_SYNTHETIC_CLUSTER_IPI => call.simple(P::NONE, send_ipi),
+        C::FLUSH_VIRTUAL_ADDRESS_SPACE => call.simple(P::NONE, flush_space),
+        C::FLUSH_VIRTUAL_ADDRESS_LIST => call.rep(P::NONE, flush_list),
+        C::FLUSH_VIRTUAL_ADDRESS_SPACE_EX => call.variable(P::NONE, flush_space_ex),
+        C::FLUSH_VIRTUAL_ADDRESS_LIST_EX => call.variable_rep(P::NONE, flush_list_ex),
+        C::SEND_SYNTHETIC_CLUSTER_IPI_EX => call.variable(P::NONE, send_ipi_ex),
+        C::NOTIFY_LONG_SPIN_WAIT => call.simple(P::NONE, notify_long_spin_wait),
+        C::POST_MESSAGE => call.simple(P::POST_MESSAGES, message::post),
+        C::SIGNAL_EVENT => call.simple(P::SIGNAL_EVENTS, message::signal),
+        C::GET_VP_INDEX_FROM_APIC_ID => call.rep(P::ACCESS_VP_INDEX, get_vp_index_from_apic_id),
+        _ => call.unknown(),
     }
 }
 
-/// `HvCallSendSyntheticClusterIpi`.
-const SEND_IPI: CallSpec = CallSpec::simple(size_of::<SendIpiInput>(), 0);
-
-/// Interrupts VPs 0 to 63 by mask.
-fn send_ipi(cpu: &mut ChildCpu, call: &mut Call) -> Outcome {
-    let input: SendIpiInput = call.header()?;
+/// `HvCallSendSyntheticClusterIpi`: interrupts VPs 0 to 63 by mask.
+fn send_ipi(cpu: &mut ChildCpu, input: SendIpiInput) -> Outcome {
     let vector = ipi_vector(input.vector, input.target_vtl)?;
     ipi::send_to_set(cpu.vp, &Targets::from_mask(input.processor_mask), vector);
     Ok(())
 }
 
-/// `HvCallSendSyntheticClusterIpiEx`.
-const SEND_IPI_EX: CallSpec = CallSpec::simple(size_of::<SendIpiExInput>(), 0).variable();
-
-/// Interrupts the VPs of a set.
-fn send_ipi_ex(cpu: &mut ChildCpu, call: &mut Call) -> Outcome {
-    let input: SendIpiExInput = call.header()?;
+/// `HvCallSendSyntheticClusterIpiEx`: interrupts the VPs of a set.
+fn send_ipi_ex(cpu: &mut ChildCpu, input: SendIpiExInput, call: &Call) -> Outcome {
     let vector = ipi_vector(input.vector, input.target_vtl)?;
     ipi::send_to_set(cpu.vp, &sparse(input.vp_set, call.variable())?, vector);
     Ok(())
@@ -95,61 +86,52 @@ fn ipi_vector(vector: u32, vtl: InputVtl) -> Result<u8, HvStatus> {
 }
 
 /// The VPs of a set in the input.
-fn sparse(head: VpSetHeader, banks: &[u8]) -> Result<Targets, HvStatus> {
-    let (banks, _) = banks.as_chunks::<8>();
-    let bank = |position: usize| banks.get(position).map_or(0, |bytes| u64::from_le_bytes(*bytes));
-    Ok(match VpSet::parse(head, banks.len(), bank)? {
-        VpSet::All => Targets::ALL,
-        VpSet::Sparse(members) => {
-            let mut targets = Targets::NONE;
-            members.for_each(|index| targets.insert(index));
-            targets
-        }
-    })
+fn sparse(head: VpSetHeader, banks: &[u8]) -> Outcome<Targets> {
+    let Some(members) = vpset::members(head, banks)? else { return Ok(Targets::ALL) };
+    let mut targets = Targets::NONE;
+    members.for_each(|index| targets.insert(index));
+    Ok(targets)
 }
 
-/// `HvCallFlushVirtualAddressSpace`.
-const FLUSH_SPACE: CallSpec = CallSpec::simple(size_of::<FlushVirtualAddressInput>(), 0);
-/// `HvCallFlushVirtualAddressList`.
-const FLUSH_LIST: CallSpec = CallSpec::rep(size_of::<FlushVirtualAddressInput>(), size_of::<GvaRange>(), 0);
-
-/// Refuses flags that have no meaning. A list of addresses names global mappings, too.
-fn check_flags(flags: FlushFlags, call: &Call) -> Outcome {
-    let is_list = !call.reps().is_empty();
-    let not_for_lists = if is_list { FlushFlags::NON_GLOBAL_MAPPINGS_ONLY } else { FlushFlags::NONE };
-    let allowed = FlushFlags::NAMED.without(not_for_lists);
-    if flags.without(allowed) == FlushFlags::NONE { Ok(()) } else { Err(HvStatus::INVALID_PARAMETER) }
+/// `HvCallFlushVirtualAddressSpace`: flushes VPs 0 to 63 by mask, or all.
+fn flush_space(cpu: &mut ChildCpu, input: FlushVirtualAddressInput) -> Outcome {
+    flush(cpu, input.flags, FlushFlags::NAMED, || Ok(Targets::from_mask(input.processor_mask)))
 }
 
-/// Flushes VPs 0 to 63 by mask, or all.
-fn flush(cpu: &mut ChildCpu, call: &mut Call) -> Outcome {
-    let input: FlushVirtualAddressInput = call.header()?;
-    check_flags(input.flags, call)?;
-    let all = input.flags.contains(FlushFlags::ALL_PROCESSORS);
-    flush_targets(cpu, &if all { Targets::ALL } else { Targets::from_mask(input.processor_mask) });
-    call.set_done(call.reps().end);
-    Ok(())
+/// `HvCallFlushVirtualAddressList`: the same.
+fn flush_list(cpu: &mut ChildCpu, input: FlushVirtualAddressInput, call: &mut Call<GvaRange>) -> Outcome {
+    flush(cpu, input.flags, LIST_FLAGS, || Ok(Targets::from_mask(input.processor_mask)))?;
+    call.finish()
 }
 
-/// `HvCallFlushVirtualAddressSpaceEx`.
-const FLUSH_SPACE_EX: CallSpec = CallSpec::simple(size_of::<FlushVirtualAddressExInput>(), 0).variable();
-/// `HvCallFlushVirtualAddressListEx`.
-const FLUSH_LIST_EX: CallSpec =
-    CallSpec::rep(size_of::<FlushVirtualAddressExInput>(), size_of::<GvaRange>(), 0).variable();
-
-/// Flushes the VPs of a set, or all.
-fn flush_ex(cpu: &mut ChildCpu, call: &mut Call) -> Outcome {
-    let input: FlushVirtualAddressExInput = call.header()?;
-    check_flags(input.flags, call)?;
-    let all = input.flags.contains(FlushFlags::ALL_PROCESSORS);
-    flush_targets(cpu, &if all { Targets::ALL } else { sparse(input.vp_set, call.variable())? });
-    call.set_done(call.reps().end);
-    Ok(())
+/// `HvCallFlushVirtualAddressSpaceEx`: flushes the VPs of a set, or all.
+fn flush_space_ex(cpu: &mut ChildCpu, input: FlushVirtualAddressExInput, call: &Call) -> Outcome {
+    flush(cpu, input.flags, FlushFlags::NAMED, || sparse(input.vp_set, call.variable()))
 }
+
+/// `HvCallFlushVirtualAddressListEx`: the same.
+fn flush_list_ex(
+    cpu: &mut ChildCpu,
+    input: FlushVirtualAddressExInput,
+    call: &mut Call<GvaRange>,
+) -> Outcome {
+    flush(cpu, input.flags, LIST_FLAGS, || sparse(input.vp_set, call.variable()))?;
+    call.finish()
+}
+
+/// A list of addresses names global mappings, too.
+const LIST_FLAGS: FlushFlags = FlushFlags::NAMED.without(FlushFlags::NON_GLOBAL_MAPPINGS_ONLY);
 
 /// Drops all cached translations of the VPs: a new ASID costs less than many INVLPGA on another processor. Those
 /// that run are first all told, so that they leave their guests at the same time, and then waited for.
-fn flush_targets(cpu: &mut ChildCpu, targets: &Targets) {
+fn flush(
+    cpu: &mut ChildCpu,
+    flags: FlushFlags,
+    allowed: FlushFlags,
+    named: impl FnOnce() -> Outcome<Targets>,
+) -> Outcome {
+    ensure(allowed.contains(flags), HvStatus::INVALID_PARAMETER)?;
+    let targets = if flags.contains(FlushFlags::ALL_PROCESSORS) { Targets::ALL } else { named()? };
     let own = cpu.vp.index;
     let partition: &Partition = &cpu.vp.partition;
     let mut waits = Targets::NONE;
@@ -169,32 +151,25 @@ fn flush_targets(cpu: &mut ChildCpu, targets: &Targets) {
             lps::evict(lp);
         }
     });
+    Ok(())
 }
 
-/// `HvCallNotifyLongSpinWait`: the number of spins.
-const NOTIFY_LONG_SPIN_WAIT: CallSpec = CallSpec::simple(8, 0);
-
-fn notify_long_spin_wait(cpu: &mut ChildCpu, _: &mut Call) -> Outcome {
+/// `HvCallNotifyLongSpinWait`.
+fn notify_long_spin_wait(cpu: &mut ChildCpu, _spins: u64) -> Outcome {
     count(&cpu.vp.counters.long_spins);
     Ok(())
 }
 
-/// `HvCallGetVpIndexFromApicId`.
-const GET_VP_INDEX: CallSpec =
-    CallSpec::rep(size_of::<GetVpIndexFromApicIdInput>(), size_of::<ApicId>(), size_of::<VpIndex>());
-
-/// Translates APIC ids, which are indices here.
-fn get_vp_index_from_apic_id(cpu: &mut ChildCpu, call: &mut Call) -> Outcome {
-    let input: GetVpIndexFromApicIdInput = call.header()?;
-    let own = [tlfs::PartitionId::SELF, cpu.vp.partition.id];
-    if !own.contains(&input.partition_id) {
-        return Err(HvStatus::ACCESS_DENIED);
-    }
-    for rep in call.batch() {
-        let index = VpIndex(call.element::<ApicId>(rep)?.apic_id);
-        cpu.vp.partition.vp(index).map_err(|_| HvStatus::INVALID_PARAMETER)?;
-        call.set_output_element(rep, &index);
-        call.set_done(rep + 1);
-    }
-    Ok(())
+/// `HvCallGetVpIndexFromApicId`: translates APIC ids, which are indices here.
+fn get_vp_index_from_apic_id(
+    cpu: &mut ChildCpu,
+    input: GetVpIndexFromApicIdInput,
+    call: &mut Call<ApicId, VpIndex>,
+) -> Outcome {
+    let partition = &cpu.vp.partition;
+    ensure([PartitionId::SELF, partition.id].contains(&input.partition_id), HvStatus::ACCESS_DENIED)?;
+    call.each(|_, ApicId { apic_id }| {
+        partition.vp(VpIndex(apic_id)).map_err(|_| HvStatus::INVALID_PARAMETER)?;
+        Ok(VpIndex(apic_id))
+    })
 }

@@ -2,121 +2,128 @@
 
 use hal::{
     addr::Gpa,
-    virt::{IoExit, R8, RAX, RBX, RCX, RDX, Register, Segment, SegmentName},
+    virt::{IoExit, R8, RAX, RBX, RCX, RDI, RDX, RSI, Register, Segment, SegmentName},
 };
-use model::intercept::{InstructionBytes, MemoryFacts, PortFacts, VpFacts, attributes_from_svm};
+use model::intercept::{InstructionBytes, attributes_from_svm, execution_state};
 use tlfs::{
-    intercept::InterceptAccess,
+    intercept::{
+        HeaderIntercept, HypercallIntercept, InstructionInfo, InterceptAccess, InterceptHeader,
+        IoPortAccessInfo, IoPortIntercept, MemoryIntercept,
+    },
     register::SegmentRegister,
     synic::{HvMessage, MessageType},
-    vp::{RegisterClasses, VpRegisterPage},
+    vp::{CacheType, RegisterClasses, VpRegisterPage},
 };
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{ChildCpu, Ended, Next, end, registers};
 use crate::{
+    hypercall::Output,
     partition::VpRef,
     vp::{Context, Vp},
 };
 
-const GPRS_WITHOUT_RSP: [usize; 2] = [6, 7];
 /// The classes that the root changed are in the upper half of the register page's first word.
 const DIRTY_SHIFT: u32 = 32;
 
 impl ChildCpu<'_> {
-    /// What any exit knows of the VP.
-    pub(super) fn facts(&self, instruction_length: u8) -> VpFacts {
+    /// The head of most messages: what any exit knows of the VP. The length of the instruction is 0 if it is not known.
+    pub(super) fn header(&self, access_type: InterceptAccess, instruction_length: u8) -> InterceptHeader {
         let vcpu = &self.ctx.vcpu;
-        VpFacts {
-            partition_id: self.vp.partition.id,
+        let [cr0, efer, dr7] = [Register::Cr0, Register::Efer, Register::Dr7].map(|name| vcpu.get(name));
+        let length = instruction_length & 15;
+        InterceptHeader {
             vp_index: self.vp.index,
-            cpl: vcpu.privilege(),
-            cr0: vcpu.get(Register::Cr0),
-            cr8: self.ctx.task_priority,
-            efer: vcpu.get(Register::Efer),
-            dr7: vcpu.get(Register::Dr7),
+            instruction: InstructionInfo::new().with_length(length).with_cr8(self.ctx.task_priority & 15),
+            access_type,
+            execution_state: execution_state(vcpu.privilege(), cr0, efer, dr7)
+                .with_interruption_pending(vcpu.has_event())
+                .with_interrupt_shadow(vcpu.has_interrupt_shadow()),
             cs: segment(vcpu.segment(SegmentName::Cs)),
             rip: vcpu.get(Register::Rip),
             rflags: vcpu.get(Register::Rflags),
-            instruction_length,
-            is_interruption_pending: vcpu.has_event(),
-            is_interrupt_shadowed: vcpu.has_interrupt_shadow(),
         }
     }
 
-    /// Ends the dispatch with `message` for the root. The VP stays where it is until the root resumes it.
-    pub(super) fn report(&mut self, message: &HvMessage) -> Next {
+    /// Ends the dispatch with a message for the root. The VP stays where it is until the root resumes it.
+    pub(super) fn report(&mut self, kind: MessageType, payload: &impl Output) -> Next {
         if let Some(page) = &self.vp.pages.lock().intercept {
-            page.write(0, message.as_bytes());
+            page.write(0, HvMessage::new(kind, self.vp.partition.id.0, payload).as_bytes());
         }
         self.ctx.intercept_suspended = true;
         end(Ended::Intercept)
     }
 
-    /// Reports an access to memory that the root has to see: it maps the page, or emulates a device.
-    pub(super) fn report_memory(&mut self, gpa: Gpa, write: bool, execute: bool) -> Next {
-        self.report_memory_with(gpa, write, execute, InstructionBytes::default())
-    }
-
-    /// The same with the instruction, so that the root's virtual machine monitor need not fetch it.
-    pub(super) fn report_memory_with(
+    /// Reports an access to memory that the root has to see: it maps the page, or emulates a device. With the
+    /// instruction its virtual machine monitor need not fetch it.
+    pub(super) fn report_memory(
         &mut self,
         gpa: Gpa,
         write: bool,
         execute: bool,
-        bytes: InstructionBytes,
+        instruction: InstructionBytes,
     ) -> Next {
         let access = match (write, execute) {
             (true, _) => InterceptAccess::WRITE,
             (_, true) => InterceptAccess::EXECUTE,
             _ => InterceptAccess::READ,
         };
-        let facts =
-            MemoryFacts { message_type: MessageType::GPA_INTERCEPT, access, gpa: gpa.0, gva: None, bytes };
-        let message = self.facts(0).memory(&facts);
-        self.report(&message)
+        let message = MemoryIntercept {
+            header: self.header(access, 0),
+            cache_type: CacheType::WRITE_BACK,
+            instruction_byte_count: instruction.count,
+            tpr_priority: self.ctx.task_priority & 15,
+            guest_physical_address: gpa.0,
+            instruction_bytes: instruction.bytes,
+            ..MemoryIntercept::ZEROED
+        };
+        self.report(MessageType::GPA_INTERCEPT, &message)
     }
 
-    /// Reports a port access.
+    /// Reports a port access. String instructions need the instruction itself.
     pub(super) fn report_port(&mut self, io: &IoExit) -> Next {
         let length = io.next_rip.wrapping_sub(self.ctx.vcpu.get(Register::Rip)) as u8;
-        let mut bytes = [0; 15];
-        let mut fetched = 0;
-        if io.string {
-            match self.fetch(&mut bytes) {
-                Ok(count) => fetched = count,
-                Err(unmapped) => return self.need(unmapped),
-            }
-        }
+        let fetched = if io.string { self.fetch() } else { Ok(InstructionBytes::default()) };
+        let instruction = match fetched {
+            Ok(instruction) => instruction,
+            Err(unmapped) => return self.need(unmapped),
+        };
         let vcpu = &self.ctx.vcpu;
-        let gprs = vcpu.gprs();
-        let facts = PortFacts {
-            port: io.port,
-            size: io.bytes,
-            access: if io.input { InterceptAccess::READ } else { InterceptAccess::WRITE },
-            is_string: io.string,
-            is_repeated: io.repeat,
-            registers: [gprs[RAX], gprs[RCX], gprs[GPRS_WITHOUT_RSP[0]], gprs[GPRS_WITHOUT_RSP[1]]],
+        let [rax, rcx, rsi, rdi] = [RAX, RCX, RSI, RDI].map(|number| vcpu.gprs()[number]);
+        let access_info = IoPortAccessInfo::new().with_access_size(io.bytes & 7);
+        let message = IoPortIntercept {
+            header: self
+                .header(if io.input { InterceptAccess::READ } else { InterceptAccess::WRITE }, length),
+            port_number: io.port,
+            access_info: access_info.with_string_op(io.string).with_rep_prefix(io.repeat),
+            instruction_byte_count: instruction.count,
+            instruction_bytes: instruction.bytes,
             ds: segment(vcpu.segment(SegmentName::Ds)),
             es: segment(vcpu.segment(SegmentName::Es)),
-            bytes: InstructionBytes::new(bytes.get(..fetched).unwrap_or_default()),
+            rax,
+            rcx,
+            rsi,
+            rdi,
+            ..IoPortIntercept::ZEROED
         };
-        let message = self.facts(length).io_port(&facts);
-        self.report(&message)
+        self.report(MessageType::X64_IO_PORT_INTERCEPT, &message)
     }
 
     /// Reports a hypercall that the root is to answer. RIP stays at the instruction, of 3 bytes.
     pub(super) fn report_hypercall(&mut self) -> Next {
-        let g = self.ctx.vcpu.gprs();
-        let [rsi, rdi] = GPRS_WITHOUT_RSP.map(|index| g[index]);
-        let message = self.facts(3).hypercall([g[RAX], g[RBX], g[RCX], g[RDX], g[R8], rsi, rdi]);
-        self.report(&message)
+        let header = self.header(InterceptAccess::EXECUTE, 3);
+        let gprs = self.ctx.vcpu.gprs();
+        let [rax, rbx, rcx, rdx, r8, rsi, rdi] =
+            [RAX, RBX, RCX, RDX, R8, RSI, RDI].map(|number| gprs[number]);
+        let message =
+            HypercallIntercept { header, rax, rbx, rcx, rdx, r8, rsi, rdi, ..HypercallIntercept::ZEROED };
+        self.report(MessageType::HYPERCALL_INTERCEPT, &message)
     }
 
     /// Reports a triple fault, or a state from which the VP cannot go on.
     pub(super) fn report_unrecoverable(&mut self) -> Next {
-        let message = self.facts(0).unrecoverable_exception();
-        self.report(&message)
+        let message = HeaderIntercept { header: self.header(InterceptAccess::EXECUTE, 0) };
+        self.report(MessageType::UNRECOVERABLE_EXCEPTION, &message)
     }
 }
 
@@ -135,21 +142,13 @@ pub fn give_register_page(vp: &Vp, ctx: &Context) {
     let pages = vp.pages.lock();
     let Some(page) = &pages.registers else { return };
     let vcpu = &ctx.vcpu;
-    let names = [
-        SegmentName::Es,
-        SegmentName::Cs,
-        SegmentName::Ss,
-        SegmentName::Ds,
-        SegmentName::Fs,
-        SegmentName::Gs,
-    ];
     let mut out = VpRegisterPage {
         version: VpRegisterPage::VERSION,
         is_valid: 1,
         gp: *vcpu.gprs(),
         rip: vcpu.get(Register::Rip),
         rflags: vcpu.get(Register::Rflags),
-        segments: names.map(|name| segment(vcpu.segment(name))),
+        segments: SegmentName::GENERAL.map(|name| segment(vcpu.segment(name))),
         cr0: vcpu.get(Register::Cr0),
         cr3: vcpu.get(Register::Cr3),
         cr4: vcpu.get(Register::Cr4),

@@ -2,10 +2,15 @@
 //!
 //! A VP's APIC id is its index. No two local APICs are locked at once.
 
-use model::lapic::{Delivery, Destination, Effect, Ipi, Mode, Source, Target, Trigger};
+use model::{
+    ensure,
+    lapic::{Delivery, Destination, Effect, Ipi, Mode, Source, Target, Trigger},
+};
 use tlfs::{
     HvStatus, VpIndex,
+    intercept::ApicEoi,
     msr::FIRST_VALID_VECTOR,
+    synic::MessageType,
     vp::{InterruptControl, InterruptType},
 };
 
@@ -22,16 +27,17 @@ impl ChildCpu<'_> {
     /// Does what a write to the local APIC asks for.
     #[inline]
     pub(super) fn apic_effect(&mut self, effect: Effect) -> Next {
-        // The write may have ended the interrupt of a message, which asks for the next (TLFS inter-partition-communication).
+        // The write may have ended the interrupt of a message, which asks for the next (TLFS
+        // inter-partition-communication).
         self.ctx.messages_wait |= self.ctx.extra.timers.is_waiting();
         match effect {
             Effect::Ipi(ipi) => send(self.vp, ipi),
             Effect::LevelEoi(vector) => {
-                let message = self.facts(0).apic_eoi(vector);
-                return self.report(&message);
+                let message = ApicEoi { vp_index: self.vp.index, interrupt_vector: vector.into() };
+                return self.report(MessageType::X64_APIC_EOI, &message);
             }
             // The dispatch loop looks at both before the next entry.
-            Effect::None | Effect::TimerChanged | Effect::TprChanged => {}
+            Effect::None => {}
         }
         RESUME
     }
@@ -76,9 +82,7 @@ pub fn assert(
     };
     let vector = u8::try_from(vector).map_err(|_| HvStatus::INVALID_PARAMETER)?;
     let has_vector = matches!(delivery, Delivery::Fixed | Delivery::LowestPriority);
-    if has_vector && vector < FIRST_VALID_VECTOR {
-        return Err(HvStatus::INVALID_PARAMETER);
-    }
+    ensure(!has_vector || vector >= FIRST_VALID_VECTOR, HvStatus::INVALID_PARAMETER)?;
     deliver_to(partition, None, destination, delivery, vector, trigger);
     Ok(())
 }

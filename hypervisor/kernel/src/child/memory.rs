@@ -10,7 +10,11 @@ use hal::{
     mem::foreign,
     virt::{Register, SegmentName, Vcpu},
 };
-use model::walk::{self, GpaError, GuestMemory, Paging, WalkError};
+use model::{
+    ensure, insn,
+    intercept::InstructionBytes,
+    walk::{self, GpaError, GuestMemory, Paging, WalkError},
+};
 use tlfs::{HvStatus, partition::Privileges, vp::TranslateFlags};
 
 use super::{ChildCpu, Next};
@@ -26,9 +30,7 @@ pub struct Walker<'a>(pub &'a Partition);
 impl Walker<'_> {
     fn with<R>(&self, gpa: u64, write: bool, access: impl FnOnce(Hpa) -> Option<R>) -> Result<R, GpaError> {
         let result = self.0.space.with(Gpa(gpa), |translation| {
-            if write && !translation.access.write {
-                return Err(GpaError::NoWriteAccess);
-            }
+            ensure(!write || translation.access.write, GpaError::NoWriteAccess)?;
             access(translation.hpa).ok_or(GpaError::Unmapped)
         });
         result.unwrap_or(Err(GpaError::Unmapped))
@@ -69,14 +71,11 @@ fn each_page(
     while done < len {
         let at = gpa.checked_add(done as u64).ok_or(Unmapped { gpa, write })?;
         let now = (len - done).min(PAGE_SIZE - at.offset());
-        let unmapped = Unmapped { gpa: at, write };
         let range = done..done + now;
         let copied = partition
             .space
             .with(at, |translation| (!write || translation.access.write) && copy(translation.hpa, range));
-        if copied != Some(true) {
-            return Err(unmapped);
-        }
+        ensure(copied == Some(true), Unmapped { gpa: at, write })?;
         done += now;
     }
     Ok(())
@@ -104,35 +103,29 @@ pub fn write(partition: &Partition, gpa: Gpa, from: &[u8]) -> Result<(), Unmappe
 }
 
 impl ChildCpu<'_> {
-    /// Copies to the child's memory.
-    pub(super) fn write_gpa(&self, gpa: Gpa, from: &[u8]) -> Result<(), Unmapped> {
-        write(&self.vp.partition, gpa, from)
-    }
-
     /// Fetches the bytes of the instruction at RIP, as many as can be had without crossing into a page that cannot.
     ///
     /// # Errors
     /// A page that the fetch needs is not mapped. A fault of the guest's own paging yields no bytes: the
     /// instruction was fetched once, so the guest is changing its page tables under itself.
-    pub(super) fn fetch(&mut self, into: &mut [u8; 15]) -> Result<usize, Unmapped> {
-        let saved = self.ctx.vcpu.fetched_bytes();
-        if !saved.is_empty() {
-            into.iter_mut().zip(saved).for_each(|(to, from)| *to = *from);
-            return Ok(saved.len().min(into.len()));
-        }
+    pub(super) fn fetch(&self) -> Result<InstructionBytes, Unmapped> {
         let vcpu = &self.ctx.vcpu;
+        if !vcpu.fetched_bytes().is_empty() {
+            return Ok(InstructionBytes::new(vcpu.fetched_bytes()));
+        }
         let base = if vcpu.runs_64_bit_code() { 0 } else { vcpu.segment(SegmentName::Cs).base };
         let rip = base.wrapping_add(vcpu.get(Register::Rip));
-        let first = (PAGE_SIZE - (rip as usize & (PAGE_SIZE - 1))).min(into.len());
-        let (head, tail) = into.split_at_mut(first);
+        let mut bytes = [0; insn::MAX_LENGTH];
+        let first = (PAGE_SIZE - (rip as usize & (PAGE_SIZE - 1))).min(bytes.len());
+        let (head, tail) = bytes.split_at_mut(first);
         if !self.fetch_part(rip, head)? {
-            return Ok(0);
+            return Ok(InstructionBytes::default());
         }
         let more = !tail.is_empty() && self.fetch_part(rip.wrapping_add(first as u64), tail).unwrap_or(false);
-        Ok(if more { into.len() } else { first })
+        Ok(InstructionBytes::new(if more { &bytes } else { bytes.get(..first).unwrap_or_default() }))
     }
 
-    fn fetch_part(&mut self, gva: u64, into: &mut [u8]) -> Result<bool, Unmapped> {
+    fn fetch_part(&self, gva: u64, into: &mut [u8]) -> Result<bool, Unmapped> {
         match self.walk(gva, TranslateFlags::VALIDATE_EXECUTE) {
             Ok(gpa) => read(&self.vp.partition, gpa, into).map(|()| true),
             // A page of the guest's tables is missing.
@@ -142,7 +135,7 @@ impl ChildCpu<'_> {
     }
 
     /// Translates a linear address of a data access.
-    pub(super) fn translate(&mut self, gva: u64, write: bool) -> Result<Gpa, WalkError> {
+    pub(super) fn translate(&self, gva: u64, write: bool) -> Result<Gpa, WalkError> {
         self.walk(gva, if write { TranslateFlags::VALIDATE_WRITE } else { TranslateFlags::VALIDATE_READ })
     }
 
@@ -154,7 +147,7 @@ impl ChildCpu<'_> {
 
     /// Ends the dispatch so that the root maps a page; the VP then does the same again.
     pub(super) fn need(&mut self, unmapped: Unmapped) -> Next {
-        self.report_memory(unmapped.gpa, unmapped.write, false)
+        self.report_memory(unmapped.gpa, unmapped.write, false, InstructionBytes::default())
     }
 }
 

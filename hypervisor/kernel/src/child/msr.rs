@@ -12,8 +12,12 @@ use hal::{
     cpu::msr::{APIC_BASE, DEBUGCTL, EFER, PAT, TSC, X2APIC_FIRST, X2APIC_LAST},
     virt::{Event, RAX, RCX, RDX, Register},
 };
-use model::lapic::GeneralProtection;
-use tlfs::{intercept::InterceptAccess, vp::UnimplementedMsrAction};
+use model::{ensure, lapic::GeneralProtection};
+use tlfs::{
+    intercept::{InterceptAccess, MsrIntercept},
+    synic::MessageType,
+    vp::UnimplementedMsrAction,
+};
 
 use super::{ChildCpu, Next, RESUME};
 use crate::{
@@ -87,9 +91,10 @@ impl ChildCpu<'_> {
         let partition = &self.vp.partition;
         if partition.intercepts.has_msr(write) {
             let access = if write { InterceptAccess::WRITE } else { InterceptAccess::READ };
-            let gprs = self.ctx.vcpu.gprs();
-            let message = self.facts(2).msr(access, number, gprs[RAX], gprs[RDX]);
-            return self.report(&message);
+            let [rax, rdx] = [RAX, RDX].map(|number| self.ctx.vcpu.gprs()[number]);
+            let header = self.header(access, 2);
+            let message = MsrIntercept { header, msr_number: number, rax, rdx, ..MsrIntercept::ZEROED };
+            return self.report(MessageType::X64_MSR_INTERCEPT, &message);
         }
         let action = partition.properties.unimplemented_msr.load(Ordering::Relaxed);
         if action != u64::from(UnimplementedMsrAction::IGNORE_WRITE_READ_ZERO.0) {
@@ -106,7 +111,6 @@ impl ChildCpu<'_> {
     fn write_msr(&mut self, number: u32, value: u64) -> Result<Next, Stop> {
         let effect = match number {
             X2APIC_FIRST..=X2APIC_LAST => self.vp.lapic.lock().write_msr(number, value, guest_tsc())?,
-            TSC_DEADLINE => self.vp.lapic.lock().set_tsc_deadline(value)?,
             SYNTHETIC_FIRST..=SYNTHETIC_LAST => return self.write_synthetic(number, value),
             _ => return self.write_processor(number, value).map(|()| RESUME),
         };
@@ -120,12 +124,13 @@ impl ChildCpu<'_> {
             PAT => vcpu.set(Register::Pat, value),
             DEBUGCTL => value & !DEBUGCTL_BITS == 0 && vcpu.set(Register::DebugCtl, value),
             APIC_BASE => self.vp.lapic.lock().set_base(value).is_ok(),
+            TSC_DEADLINE => self.vp.lapic.lock().set_tsc_deadline(value).is_ok(),
             // All VPs see the machine's counter, which does not move.
             TSC | PATCH_LOADER => true,
             _ if self.ctx.extra.msrs.get(number).is_some() => self.ctx.extra.msrs.set(number, value),
             _ => return Err(Stop::Unknown),
         };
-        done.then_some(()).ok_or(Stop::Fault)
+        ensure(done, Stop::Fault)
     }
 
     /// LMA follows from LME and CR0.PG and is not written; LME cannot change under paging (APM 2 §14.6.1).

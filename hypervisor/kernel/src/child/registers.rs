@@ -11,14 +11,14 @@
 mod execution;
 mod shared;
 
-pub use shared::{get_shared, set_shared, write_tsc_page};
+pub use shared::{get_shared, set_shared};
 
 use hal::{
     cpu,
     sync::Once,
     virt::{Register, Segment, SegmentName, XSAVE_BYTES},
 };
-use model::{cpuid::Allowed, intercept::attributes_to_svm, xsave::Layout};
+use model::{cpuid::Allowed, ensure, intercept::attributes_to_svm, xsave::Layout};
 use tlfs::{
     HvStatus, msr,
     register::{RegisterName, RegisterValue, SegmentRegister, TableRegister},
@@ -64,8 +64,11 @@ fn place(name: RegisterName) -> Option<Place> {
         N(0x6_0000..=0x6_0007) => Place::Segment(SEGMENTS[number as usize & 7]),
         N::GDTR => Place::Table(SegmentName::Gdtr),
         N::IDTR => Place::Table(SegmentName::Idtr),
-        N(0xb_0000..=0xb_0007) => Place::Timer(msr::STIMER0_CONFIG + number),
-        _ => return hardware(name).map(Place::Hardware).or_else(|| stored(name).map(Place::Stored)),
+        _ => match (hardware(name), name.msr()) {
+            (Some(register), _) => Place::Hardware(register),
+            (None, Some(msr @ msr::STIMER0_CONFIG..=msr::STIMER3_COUNT)) => Place::Timer(msr),
+            (None, msr) => Place::Stored(msr?),
+        },
     })
 }
 
@@ -105,30 +108,6 @@ const fn hardware(name: RegisterName) -> Option<Register> {
         N::SFMASK => Register::Sfmask,
         N::TSC_AUX => Register::TscAux,
         N::DEBUG_CTL => Register::DebugCtl,
-        _ => return None,
-    })
-}
-
-/// The MSR that a register is, for those that have no effect.
-const fn stored(name: RegisterName) -> Option<u32> {
-    use RegisterName as N;
-    let number = name.0 & 0xf;
-    Some(match name {
-        N::MSR_MTRR_CAP => 0xfe,
-        N::MSR_MTRR_DEF_TYPE => 0x2ff,
-        N(0x8_0010..=0x8_001f) => 0x200 + 2 * number,
-        N(0x8_0040..=0x8_004f) => 0x201 + 2 * number,
-        N::MSR_MTRR_FIX64K00000 => 0x250,
-        N::MSR_MTRR_FIX16K80000 => 0x258,
-        N::MSR_MTRR_FIX16KA0000 => 0x259,
-        N(0x8_0073..=0x8_007a) => 0x268 + number - 3,
-        N::IA32_FEATURE_CONTROL => 0x3a,
-        N::TSC_ADJUST => 0x3b,
-        N::SPEC_CTRL => 0x48,
-        N::MSR_IA32_MISC_ENABLE => 0x1a0,
-        N::BNDCFGS => 0xd90,
-        N::U_XSS => 0xda0,
-        N::VP_ASSIST_PAGE => msr::VP_ASSIST_PAGE,
         _ => return None,
     })
 }
@@ -187,7 +166,7 @@ pub fn set(vp: &VpRef, ctx: &mut Context, name: RegisterName, value: RegisterVal
         }
         Place::Execution => return execution::set(ctx, name, value),
     };
-    if is_valid { Ok(()) } else { Err(HvStatus::INVALID_REGISTER_VALUE) }
+    ensure(is_valid, HvStatus::INVALID_REGISTER_VALUE)
 }
 
 fn set_hardware(partition: &Partition, ctx: &mut Context, register: Register, value: u64) -> bool {

@@ -10,11 +10,11 @@ use hal::{
     addr::{Gpa, PAGE_SIZE},
     time,
 };
-use model::{reftime::TscScale, synic::Effect};
+use model::{ensure, reftime::TscScale, synic::Effect};
 use tlfs::{
     cpuid::FeaturesEdx,
     msr::{self as hv, CrashControl, HypercallMsr, OverlayPageMsr},
-    partition::{Privileges, SyntheticFeatures},
+    partition::SyntheticFeatures,
 };
 use zerocopy::IntoBytes;
 
@@ -34,39 +34,17 @@ static HYPERCALL_PAGE: [u8; PAGE_SIZE] = {
     page
 };
 
-/// What a child may do that it has the MSR. `None`: that depends on a feature, not on a privilege.
-fn privilege(number: u32) -> Option<Privileges> {
-    type P = Privileges;
-    Some(match number {
-        hv::EOI | hv::ICR | hv::TPR | hv::VP_ASSIST_PAGE => P::ACCESS_INTR_CTRL_REGS,
-        hv::STIMER0_CONFIG..=hv::STIMER3_COUNT => P::ACCESS_SYNTHETIC_TIMER_REGS,
-        hv::SCONTROL..=hv::SINT15 => P::ACCESS_SYNIC_REGS,
-        hv::GUEST_IDLE => P::ACCESS_GUEST_IDLE_REG,
-        hv::TIME_REF_COUNT => P::ACCESS_PARTITION_REFERENCE_COUNTER,
-        hv::REFERENCE_TSC => P::ACCESS_PARTITION_REFERENCE_TSC,
-        hv::GUEST_OS_ID | hv::HYPERCALL => P::ACCESS_HYPERCALL_MSRS,
-        hv::VP_INDEX => P::ACCESS_VP_INDEX,
-        hv::RESET => P::ACCESS_RESET_REG,
-        hv::VP_RUNTIME => P::ACCESS_VP_RUN_TIME_REG,
-        hv::TSC_FREQUENCY | hv::APIC_FREQUENCY => P::ACCESS_FREQUENCY_REGS,
-        _ => return None,
-    })
-}
-
 /// Whether the partition is told that there is a hypervisor.
 pub(super) fn shows_hypervisor(partition: &Partition) -> bool {
     let asked = SyntheticFeatures(partition.properties.synthetic.load(Ordering::Relaxed));
     asked.contains(SyntheticFeatures::HYPERVISOR_PRESENT)
 }
 
-/// Brings the reference TSC page up to date, after a change of the partition's clock. Does nothing if the guest
-/// has none.
-///
-/// # Errors
-/// The page is not mapped; the guest reads a stale one until this is done again.
-pub fn refresh_reference_tsc(partition: &Partition) -> Result<(), Unmapped> {
+/// Brings the reference TSC page up to date for the parent, which changed the clock or the page. Does nothing if the
+/// guest has none, and one that is not mapped keeps the content that it was restored with.
+pub fn refresh_reference_tsc(partition: &Partition) {
     let place = OverlayPageMsr::from_bits(partition.msrs.reference_tsc.load(Ordering::Relaxed));
-    if place.enable() { fill_reference_tsc(partition, place) } else { Ok(()) }
+    let _ = place.enable().then(|| fill_reference_tsc(partition, place));
 }
 
 /// Writes the page in the order its readers count on: they take the sequence before and after the rest, and go to
@@ -157,11 +135,12 @@ impl ChildCpu<'_> {
 
     fn check_privilege(&self, number: u32) -> Result<(), Stop> {
         let profile = self.vp.partition.profile.lock();
-        let allowed = match privilege(number) {
+        let allowed = match hv::privilege(number) {
             Some(privilege) => profile.privileges.contains(privilege),
+            // That depends on a feature.
             None => profile.features.contains(FeaturesEdx::GUEST_CRASH_MSRS),
         };
-        (allowed && shows_hypervisor(&self.vp.partition)).then_some(()).ok_or(Stop::Fault)
+        ensure(allowed && shows_hypervisor(&self.vp.partition), Stop::Fault)
     }
 
     /// Puts `content` into the page that a register places, unless it is there already or the register disables it.
@@ -172,10 +151,8 @@ impl ChildCpu<'_> {
             return Ok(());
         }
         let gpa = Gpa::from_page(new.gpa_page_number());
-        if gpa.0 >= GPA_LIMIT {
-            return Err(Stop::Fault);
-        }
-        Ok(self.write_gpa(gpa, content)?)
+        ensure(gpa.0 < GPA_LIMIT, Stop::Fault)?;
+        Ok(memory::write(&self.vp.partition, gpa, content)?)
     }
 
     fn write_synic(&mut self, number: u32, value: u64) -> Result<(), Stop> {
@@ -184,10 +161,7 @@ impl ChildCpu<'_> {
             let old = vp.synic.lock().read_msr(number)?;
             self.place(old, value, &ZEROS)?;
         }
-        match vp.synic.lock().write_msr(number, value)? {
-            Effect::None => {}
-            Effect::Scan | Effect::Page(_) => self.ctx.messages_wait = true,
-        }
+        self.ctx.messages_wait |= vp.synic.lock().write_msr(number, value)? != Effect::None;
         Ok(())
     }
 
@@ -204,9 +178,7 @@ impl ChildCpu<'_> {
     fn write_hypercall(&self, value: u64) -> Result<(), Stop> {
         let msrs = &self.vp.partition.msrs;
         let old = HypercallMsr::from_bits(msrs.hypercall.load(Ordering::SeqCst));
-        if old.locked() {
-            return Err(Stop::Fault);
-        }
+        ensure(!old.locked(), Stop::Fault)?;
         let has_identity = msrs.guest_os_id.load(Ordering::SeqCst) != 0;
         let new = HypercallMsr::from_bits(value);
         let new = new.with_enable(new.enable() && has_identity).into_bits();

@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use hal::virt::Vcpu;
-use model::call::CallSpec;
+use model::ensure;
 use tlfs::{
     CallCode, HvStatus,
     vp::{
@@ -12,6 +12,8 @@ use tlfs::{
         RegisterInterceptResultInput,
     },
 };
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{Call, Outcome, registers::context, vp};
 use crate::{child::cpuid, partition, root::RootCpu};
@@ -71,19 +73,13 @@ impl Intercepts {
     }
 }
 
-/// `HvCallInstallIntercept`.
-pub const INSTALL: CallSpec = CallSpec::simple(size_of::<InstallInterceptInput>(), 0);
-
-/// Installs an intercept, or removes it (no access). Every port and every page that is not mapped goes to the parent
-/// anyway, so those are accepted as long as they are to be seen.
-pub fn install(_: &mut RootCpu, call: &mut Call) -> Outcome {
+/// `HvCallInstallIntercept`: installs an intercept, or removes it (no access). Every port and every page that is not
+/// mapped goes to the parent anyway, so those are accepted as long as they are to be seen.
+pub fn install(_: &mut RootCpu, input: InstallInterceptInput) -> Outcome {
     use InterceptAccessMask as Access;
-    let input: InstallInterceptInput = call.header()?;
     let partition = partition::find_for(input.partition_id, CallCode::INSTALL_INTERCEPT)?;
     let (access, intercepts) = (input.access_type, &partition.intercepts);
-    if access.without(Access::NAMED) != Access::NONE {
-        return Err(HvStatus::INVALID_PARAMETER);
-    }
+    ensure(Access::NAMED.contains(access), HvStatus::INVALID_PARAMETER)?;
     let on = access != Access::NONE;
     match input.intercept_type {
         InterceptType::X64_IO_PORT | InterceptType::X64_IO_PORT_RANGE | InterceptType::MMIO if on => Ok(()),
@@ -91,14 +87,14 @@ pub fn install(_: &mut RootCpu, call: &mut Call) -> Outcome {
             intercepts.msrs.store(access.0, Ordering::Relaxed);
             Ok(())
         }
-        InterceptType::HYPERCALL if access.without(Access::EXECUTE) == Access::NONE => {
+        InterceptType::HYPERCALL if Access::EXECUTE.contains(access) => {
             intercepts.hypercalls.store(on, Ordering::Relaxed);
             Ok(())
         }
-        InterceptType::X64_CPUID if access.without(Access::EXECUTE) == Access::NONE => {
+        InterceptType::X64_CPUID if Access::EXECUTE.contains(access) => {
             intercepts.set_leaf(input.parameter & u64::from(u32::MAX), on)
         }
-        InterceptType::EXCEPTION if access.without(Access::EXECUTE) == Access::NONE => {
+        InterceptType::EXCEPTION if Access::EXECUTE.contains(access) => {
             let bit = exception_bit(input.parameter).ok_or(HvStatus::INVALID_PARAMETER)?;
             if on {
                 intercepts.exceptions.fetch_or(bit, Ordering::Relaxed);
@@ -124,47 +120,40 @@ fn exception_bit(parameter: u64) -> Option<u32> {
     1u32.checked_shl(vector as u32).filter(|_| vector != NMI)
 }
 
-/// `HvCallRegisterInterceptResult`.
-pub const REGISTER_RESULT: CallSpec =
-    CallSpec::simple(size_of::<RegisterInterceptResultInput>() + size_of::<CpuidResultParameters>(), 0);
+/// The input of `HvCallRegisterInterceptResult`, with the longest parameters that it can have.
+#[derive(FromBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct RegisterResult {
+    input: RegisterInterceptResultInput,
+    cpuid: CpuidResultParameters,
+}
 
-/// Sets what CPUID returns on a VP. What an unknown MSR does is a property of the whole partition, so that a result
-/// for a single MSR is accepted only if it is the same.
-pub fn register_result(_: &mut RootCpu, call: &mut Call) -> Outcome {
-    const PARAMETERS: usize = size_of::<RegisterInterceptResultInput>();
-    let input: RegisterInterceptResultInput = call.header()?;
+/// `HvCallRegisterInterceptResult`: sets what CPUID returns on a VP. What an unknown MSR does is a property of the
+/// whole partition, so that a result for a single MSR is accepted only if it is the same.
+pub fn register_result(_: &mut RootCpu, RegisterResult { input, cpuid }: RegisterResult) -> Outcome {
     let (partition, vp) = vp::find(input.partition_id, input.vp_index, CallCode::REGISTER_INTERCEPT_RESULT)?;
     match input.intercept_type {
-        InterceptType::X64_CPUID => {
-            let result: CpuidResultParameters = call.at(PARAMETERS)?;
-            context(&vp)?.extra.overrides.register(result)
-        }
+        InterceptType::X64_CPUID => context(&vp)?.extra.overrides.register(cpuid),
         InterceptType::X64_MSR => {
-            let result: MsrResultParameters = call.at(PARAMETERS)?;
-            let action = partition.properties.unimplemented_msr.load(Ordering::Relaxed);
-            if u64::from(result.action.0) == action { Ok(()) } else { Err(HvStatus::FEATURE_UNAVAILABLE) }
+            let msr = MsrResultParameters::read_from_prefix(cpuid.as_bytes());
+            let (MsrResultParameters { action, .. }, _) = msr.map_err(|_| HvStatus::INVALID_PARAMETER)?;
+            let is_same =
+                u64::from(action.0) == partition.properties.unimplemented_msr.load(Ordering::Relaxed);
+            ensure(is_same, HvStatus::FEATURE_UNAVAILABLE)
         }
         _ => Err(HvStatus::INVALID_PARAMETER),
     }
 }
 
-/// `HvCallGetVpCpuidValues`.
-pub const CPUID_VALUES: CallSpec =
-    CallSpec::rep(size_of::<GetVpCpuidValuesInput>(), size_of::<CpuidLeafInfo>(), size_of::<CpuidResult>());
-
-/// Returns what CPUID returns on a VP, with or without the registered results.
-pub fn cpuid_values(_: &mut RootCpu, call: &mut Call) -> Outcome {
-    let input: GetVpCpuidValuesInput = call.header()?;
-    if input.flags.without(CpuidValuesFlags::NAMED) != CpuidValuesFlags::NONE {
-        return Err(HvStatus::INVALID_PARAMETER);
-    }
+/// `HvCallGetVpCpuidValues`: returns what CPUID returns on a VP, with or without the registered results.
+pub fn cpuid_values(
+    _: &mut RootCpu,
+    input: GetVpCpuidValuesInput,
+    call: &mut Call<CpuidLeafInfo, CpuidResult>,
+) -> Outcome {
+    ensure(CpuidValuesFlags::NAMED.contains(input.flags), HvStatus::INVALID_PARAMETER)?;
     let (_, vp) = vp::find(input.partition_id, input.vp_index, CallCode::GET_VP_CPUID_VALUES)?;
     let with_registered = input.flags.contains(CpuidValuesFlags::APPLY_REGISTERED_VALUES);
     let ctx = context(&vp)?;
-    for rep in call.batch() {
-        let asked: CpuidLeafInfo = call.element(rep)?;
-        call.set_output_element(rep, &cpuid::values(&vp, &ctx, asked.eax, asked.ecx, with_registered));
-        call.set_done(rep + 1);
-    }
-    Ok(())
+    call.each(|_, asked| Ok(cpuid::values(&vp, &ctx, asked.eax, asked.ecx, with_registered)))
 }

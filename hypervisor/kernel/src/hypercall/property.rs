@@ -8,8 +8,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use hal::{cpu, time};
 use model::{
-    call::CallSpec,
     cpuid::{Allowed, Profile},
+    ensure,
     reftime::ReferenceClock,
 };
 use tlfs::{
@@ -17,13 +17,15 @@ use tlfs::{
     partition::{
         COMPATIBILITY_21_H2, GetPartitionPropertyExInput, GetPartitionPropertyInput,
         GetPartitionPropertyOutput, LogProperty, ProcessorVendor, PropertyCode, SetPartitionPropertyInput,
-        SyntheticFeatures, VmmCapabilities, VmmCapabilitiesProperty,
+        SyntheticFeatures, VmmCapabilitiesProperty,
     },
 };
 
-use super::{Call, Outcome};
+use zerocopy::IntoBytes;
+
+use super::Outcome;
 use crate::{
-    child::registers::{layout, write_tsc_page},
+    child::{refresh_reference_tsc, registers::layout},
     partition::{MAX_VPS, Partition, PartitionRef},
     port::party,
     root::{RootCpu, cpuid::host, root},
@@ -33,17 +35,13 @@ use crate::{
 /// x87 and SSE, which the area of an XSAVE instruction always has.
 const XSAVE_LEGACY: u64 = 3;
 
-/// `HvCallGetPartitionProperty`.
-pub const GET: CallSpec = CallSpec::simple(size_of::<GetPartitionPropertyInput>(), 8);
-
-/// Returns a property of the root or of a child.
-pub fn get(_: &mut RootCpu, call: &mut Call) -> Outcome {
-    let input: GetPartitionPropertyInput = call.header()?;
+/// `HvCallGetPartitionProperty`: returns a property of the root or of a child.
+pub fn get(_: &mut RootCpu, input: GetPartitionPropertyInput) -> Outcome<GetPartitionPropertyOutput> {
     let value = match party(input.partition_id, CallCode::GET_PARTITION_PROPERTY)? {
         Some(partition) => of_child(&partition, input.property_code)?,
         None => of_root(input.property_code)?,
     };
-    call.answer(&GetPartitionPropertyOutput { value })
+    Ok(GetPartitionPropertyOutput { value })
 }
 
 fn of_root(code: PropertyCode) -> Result<u64, HvStatus> {
@@ -107,13 +105,9 @@ fn vendor() -> Result<ProcessorVendor, HvStatus> {
     }
 }
 
-/// `HvCallSetPartitionProperty`.
-pub const SET: CallSpec = CallSpec::simple(size_of::<SetPartitionPropertyInput>(), 0);
-
-/// Sets a property of a child. One that was fixed when the child was created is refused as coming too late, which is
-/// what VMMs know of Hyper-V (`mshv-ioctls`, test of invalid properties).
-pub fn set(_: &mut RootCpu, call: &mut Call) -> Outcome {
-    let input: SetPartitionPropertyInput = call.header()?;
+/// `HvCallSetPartitionProperty`: sets a property of a child. One that was fixed when the child was created is refused
+/// as coming too late, which is what VMMs know of Hyper-V (`mshv-ioctls`, test of invalid properties).
+pub fn set(_: &mut RootCpu, input: SetPartitionPropertyInput) -> Outcome {
     let (code, value) = (input.property_code, input.value);
     let partition = party(input.partition_id, CallCode::SET_PARTITION_PROPERTY)?;
     let partition = partition.ok_or(HvStatus::ACCESS_DENIED)?;
@@ -137,9 +131,7 @@ pub fn set(_: &mut RootCpu, call: &mut Call) -> Outcome {
 }
 
 fn store(property: &AtomicU64, value: u64, max: u64) -> Outcome {
-    if value > max {
-        return Err(HvStatus::PROPERTY_VALUE_OUT_OF_RANGE);
-    }
+    ensure(value <= max, HvStatus::PROPERTY_VALUE_OUT_OF_RANGE)?;
     property.store(value, Ordering::Relaxed);
     Ok(())
 }
@@ -153,30 +145,26 @@ fn set_features(partition: &Partition, value: u64) {
 /// Moves reference time. Every VP looks at its timers again, since their deadlines have moved too.
 fn change_time(partition: &PartitionRef, change: impl FnOnce(&mut ReferenceClock, u64)) {
     change(&mut partition.clock.lock(), guest_tsc());
-    write_tsc_page(partition);
+    refresh_reference_tsc(partition);
     partition.for_each_vp(|vp| vp.wake());
 }
 
-/// `HvCallGetPartitionPropertyEx`.
-pub const GET_EX: CallSpec =
-    CallSpec::simple(size_of::<GetPartitionPropertyExInput>(), size_of::<LogProperty>());
-
-/// Returns a property that is a structure. VMMs take `UNKNOWN_PROPERTY` for none of it, and give up at other errors.
-pub fn get_ex(_: &mut RootCpu, call: &mut Call) -> Outcome {
-    let input: GetPartitionPropertyExInput = call.header()?;
+/// `HvCallGetPartitionPropertyEx`: returns a property that is a structure. VMMs take `UNKNOWN_PROPERTY` for none of
+/// it, and give up at other errors.
+pub fn get_ex(_: &mut RootCpu, input: GetPartitionPropertyExInput) -> Outcome<LogProperty> {
     party(input.partition_id, CallCode::GET_PARTITION_PROPERTY_EX)?;
+    // The longest of them: a shorter one is its beginning.
+    let mut answer = LogProperty::ZEROED;
     match input.property_code {
-        PropertyCode::VMM_CAPABILITIES => call.answer(&VmmCapabilitiesProperty {
-            bank_count: 1,
-            reserved: [0; 3],
-            bank0: VmmCapabilities::NONE,
-        }),
-        PropertyCode::BULKHEAD_LOG => {
-            let mut piece = LogProperty::ZEROED;
-            let (len, next) = hal::log::read(input.argument.argument().into(), &mut piece.text);
-            (piece.len, piece.next) = (len as u32, next as u32);
-            call.answer(&piece)
+        PropertyCode::VMM_CAPABILITIES => {
+            let none = VmmCapabilitiesProperty { bank_count: 1, ..VmmCapabilitiesProperty::ZEROED };
+            let _ = none.write_to_prefix(answer.as_mut_bytes());
         }
-        _ => Err(HvStatus::UNKNOWN_PROPERTY),
+        PropertyCode::BULKHEAD_LOG => {
+            let (len, next) = hal::log::read(input.argument.argument().into(), &mut answer.text);
+            (answer.len, answer.next) = (len as u32, next as u32);
+        }
+        _ => return Err(HvStatus::UNKNOWN_PROPERTY),
     }
+    Ok(answer)
 }

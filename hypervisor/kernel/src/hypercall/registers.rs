@@ -2,7 +2,7 @@
 
 use hal::{cpu, sync::Guard, virt::Register};
 use model::{
-    call::CallSpec,
+    ensure,
     walk::{self, Access},
 };
 use tlfs::{
@@ -46,45 +46,30 @@ pub fn context(vp: &VpRef) -> Result<Guard<'_, Context>, HvStatus> {
     Err(HvStatus::INVALID_VP_STATE)
 }
 
-/// `HvCallGetVpRegisters`.
-pub const GET: CallSpec =
-    CallSpec::rep(size_of::<VpRegistersInput>(), size_of::<RegisterName>(), size_of::<RegisterValue>());
-
-/// Reads registers. Those that processors share are read while the VP runs, too.
-pub fn get(_: &mut RootCpu, call: &mut Call) -> Outcome {
-    let input: VpRegistersInput = call.header()?;
+/// `HvCallGetVpRegisters`: reads registers. Those that processors share are read while the VP runs, too.
+pub fn get(
+    _: &mut RootCpu,
+    input: VpRegistersInput,
+    call: &mut Call<RegisterName, RegisterValue>,
+) -> Outcome {
     vp::check_vtl(input.input_vtl)?;
     let (_, vp) = vp::find(input.partition_id, input.vp_index, CallCode::GET_VP_REGISTERS)?;
     let mut held = None;
-    for rep in call.batch() {
-        let name: RegisterName = call.element(rep)?;
-        let value = match registers::get_shared(&vp, name) {
-            Some(value) => value,
-            None => registers::get(&vp, hold(&vp, &mut held)?, name)?,
-        };
-        call.set_output_element(rep, &value);
-        call.set_done(rep + 1);
-    }
-    Ok(())
+    call.each(|_, name| match registers::get_shared(&vp, name) {
+        Some(value) => Ok(value),
+        None => registers::get(&vp, hold(&vp, &mut held)?, name),
+    })
 }
 
-/// `HvCallSetVpRegisters`.
-pub const SET: CallSpec = CallSpec::rep(size_of::<VpRegistersInput>(), size_of::<RegisterAssoc>(), 0);
-
-/// Writes registers in the order of the list; those before an error stay written.
-pub fn set(_: &mut RootCpu, call: &mut Call) -> Outcome {
-    let input: VpRegistersInput = call.header()?;
+/// `HvCallSetVpRegisters`: writes registers in the order of the list; those before an error stay written.
+pub fn set(_: &mut RootCpu, input: VpRegistersInput, call: &mut Call<RegisterAssoc>) -> Outcome {
     vp::check_vtl(input.input_vtl)?;
     let (_, vp) = vp::find(input.partition_id, input.vp_index, CallCode::SET_VP_REGISTERS)?;
     let mut held = None;
-    for rep in call.batch() {
-        let RegisterAssoc { name, value, .. } = call.element(rep)?;
-        match registers::set_shared(&vp, name, value) {
-            Some(result) => result?,
-            None => registers::set(&vp, hold(&vp, &mut held)?, name, value)?,
-        }
-        call.set_done(rep + 1);
-    }
+    call.each(|_, RegisterAssoc { name, value, .. }| match registers::set_shared(&vp, name, value) {
+        Some(result) => result,
+        None => registers::set(&vp, hold(&vp, &mut held)?, name, value),
+    })?;
     if let Some(ctx) = held.take() {
         give_register_page(&vp, &ctx);
         drop(ctx);
@@ -104,21 +89,17 @@ fn hold<'a, 'b>(
     Ok(held.insert(guard))
 }
 
-/// `HvCallTranslateVirtualAddress`.
-pub const TRANSLATE: CallSpec =
-    CallSpec::simple(size_of::<TranslateVirtualAddressInput>(), size_of::<TranslateVirtualAddressOutput>());
-
-/// Where the trust level is in the flags.
+/// `HvCallTranslateVirtualAddress`: where the trust level is in the flags.
 const VTL_SHIFT: u32 = 56;
 
 /// Translates an address of a VP. Whether the resulting page is mapped at the moment is not looked at, since the root
 /// maps pages when they are touched, and the caller has them in its own memory.
-pub fn translate(_: &mut RootCpu, call: &mut Call) -> Outcome {
-    let input: TranslateVirtualAddressInput = call.header()?;
+pub fn translate(
+    _: &mut RootCpu,
+    input: TranslateVirtualAddressInput,
+) -> Outcome<TranslateVirtualAddressOutput> {
     let flags = input.control_flags;
-    if flags.0 >> VTL_SHIFT != 0 || flags.without(TranslateFlags::NAMED) != TranslateFlags::NONE {
-        return Err(HvStatus::INVALID_PARAMETER);
-    }
+    ensure(flags.0 >> VTL_SHIFT == 0 && TranslateFlags::NAMED.contains(flags), HvStatus::INVALID_PARAMETER)?;
     let (partition, vp) = vp::find(input.partition_id, input.vp_index, CallCode::TRANSLATE_VIRTUAL_ADDRESS)?;
     let ctx = context(&vp)?;
     let vcpu = &ctx.vcpu;
@@ -135,5 +116,5 @@ pub fn translate(_: &mut RootCpu, call: &mut Call) -> Outcome {
             }
         };
     let gpa_page = gpa >> hal::addr::PAGE_SHIFT;
-    call.answer(&TranslateVirtualAddressOutput { result_code, attributes, gpa_page })
+    Ok(TranslateVirtualAddressOutput { result_code, attributes, gpa_page })
 }

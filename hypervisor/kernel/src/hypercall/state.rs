@@ -7,7 +7,7 @@ use hal::{
     addr::{Gpa, Hpa, PAGE_SIZE},
     mem::foreign,
 };
-use model::{call::CallSpec, synic::Page, xsave::Layout};
+use model::{synic::Page, xsave::Layout};
 use tlfs::{
     CallCode, HvStatus,
     synic::SyntheticTimersState,
@@ -22,18 +22,12 @@ pub use crate::child::registers::layout;
 
 type PageBytes = [u8; PAGE_SIZE];
 
-/// `HvCallGetVpState`.
-pub const GET: CallSpec =
-    CallSpec::simple(size_of::<VpStateInput>(), size_of::<SyntheticTimersState>()).variable();
-
-/// Saves a part of a VP's state. What does not fill the page is zero.
-pub fn get(_: &mut RootCpu, call: &mut Call) -> Outcome {
-    let input: VpStateInput = call.header()?;
+/// `HvCallGetVpState`: saves a part of a VP's state. What does not fill the page is zero.
+pub fn get(_: &mut RootCpu, input: VpStateInput, call: &Call) -> Outcome<SyntheticTimersState> {
     vp::check_vtl(input.input_vtl)?;
     let (_, vp) = vp::find(input.partition_id, input.vp_index, CallCode::GET_VP_STATE)?;
     if input.state_type == VpStateType::SYNTHETIC_TIMERS {
-        let state = context(&vp)?.extra.timers.state();
-        return call.answer(&state);
+        return Ok(context(&vp)?.extra.timers.state());
     }
     let mut page = [0; PAGE_SIZE];
     match input.state_type {
@@ -50,15 +44,12 @@ pub fn get(_: &mut RootCpu, call: &mut Call) -> Outcome {
             }
         }
     }
-    foreign::write(target(call)?, &page).map_err(|_| HvStatus::INVALID_PARAMETER)
+    foreign::write(target(call)?, &page).map_err(|_| HvStatus::INVALID_PARAMETER)?;
+    Ok(SyntheticTimersState::ZEROED)
 }
 
-/// `HvCallSetVpState`.
-pub const SET: CallSpec = CallSpec::simple(size_of::<VpStateInput>(), 0).variable();
-
-/// Restores a part of a VP's state.
-pub fn set(_: &mut RootCpu, call: &mut Call) -> Outcome {
-    let input: VpStateInput = call.header()?;
+/// `HvCallSetVpState`: restores a part of a VP's state.
+pub fn set(_: &mut RootCpu, input: VpStateInput, call: &Call) -> Outcome {
     vp::check_vtl(input.input_vtl)?;
     let (_, vp) = vp::find(input.partition_id, input.vp_index, CallCode::SET_VP_STATE)?;
     if input.state_type == VpStateType::SYNTHETIC_TIMERS {

@@ -1,38 +1,33 @@
 //! Mapping of statistics pages: whose page a call means.
 
 use hal::lp::{self, LpIndex};
-use model::call::CallSpec;
+use model::ensure;
 use tlfs::{
     CallCode, HvStatus, PartitionId,
     stats::{MapStatsPageOutput, StatsArea, StatsObjectType, StatsPageInput},
 };
 
-use super::{Call, Outcome};
+use super::Outcome;
 use crate::{
     partition::{self, VpRef},
     root::{self, RootCpu, root},
     stats::{self, Object},
 };
 
-/// `HvCallMapStatsPage`.
-pub const MAP: CallSpec = CallSpec::simple(size_of::<StatsPageInput>(), size_of::<MapStatsPageOutput>());
-
-/// Gives the root a page of statistics. Without memory for it the root deposits a page and asks again, so it gets
-/// back a page of its own, as it expects (`Linux drivers/hv/mshv_root_hv_call.c:hv_call_map_stats_page`).
-pub fn map(_: &mut RootCpu, call: &mut Call) -> Outcome {
-    let map_location = match target(call)? {
+/// `HvCallMapStatsPage`: gives the root a page of statistics. Without memory for it the root deposits a page and asks
+/// again, so it gets back a page of its own, as it expects (`Linux
+/// drivers/hv/mshv_root_hv_call.c:hv_call_map_stats_page`).
+pub fn map(_: &mut RootCpu, input: StatsPageInput) -> Outcome<MapStatsPageOutput> {
+    let map_location = match target(input)? {
         Target::Object(object) => stats::map(object)?,
         Target::ChildVp(vp) => stats::map_vp(&vp)?,
     };
-    call.answer(&MapStatsPageOutput { map_location })
+    Ok(MapStatsPageOutput { map_location })
 }
 
-/// `HvCallUnmapStatsPage`.
-pub const UNMAP: CallSpec = CallSpec::simple(size_of::<StatsPageInput>(), 0);
-
-/// Takes a page of statistics back, into the root's pool.
-pub fn unmap(_: &mut RootCpu, call: &mut Call) -> Outcome {
-    match target(call)? {
+/// `HvCallUnmapStatsPage`: takes a page of statistics back, into the root's pool.
+pub fn unmap(_: &mut RootCpu, input: StatsPageInput) -> Outcome {
+    match target(input)? {
         Target::Object(object) => stats::unmap(object),
         Target::ChildVp(vp) => stats::unmap_vp(&vp),
     }
@@ -43,12 +38,9 @@ enum Target {
     ChildVp(VpRef),
 }
 
-fn target(call: &Call) -> Result<Target, HvStatus> {
-    let StatsPageInput { object_type, identity, .. } = call.header()?;
-    if identity.area != StatsArea::SELF {
-        // To Linux this status says that there is no such area.
-        return Err(HvStatus::INVALID_PARAMETER);
-    }
+fn target(StatsPageInput { object_type, identity, .. }: StatsPageInput) -> Outcome<Target> {
+    // To Linux this status says that there is no such area.
+    ensure(identity.area == StatsArea::SELF, HvStatus::INVALID_PARAMETER)?;
     let id = identity.partition_id();
     let of_root = matches!(id, PartitionId::SELF | root::ID);
     let child = || partition::find_for(id, CallCode::MAP_STATS_PAGE);

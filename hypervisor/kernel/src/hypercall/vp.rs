@@ -1,7 +1,7 @@
 //! A child's processors: creation, state pages, interrupts, dispatch.
 
 use hal::mem::SharedPage;
-use model::call::CallSpec;
+use model::ensure;
 use tlfs::{
     CallCode, HvStatus, PartitionId, VpIndex,
     vp::{
@@ -11,7 +11,7 @@ use tlfs::{
     },
 };
 
-use super::{Call, Outcome, partition::map_status, registers::context};
+use super::{Outcome, partition::map_status, registers::context};
 use crate::{
     child::{self, intercept::give_register_page, ipi},
     partition::{self, PartitionRef, VpRef},
@@ -35,47 +35,32 @@ pub fn find(id: PartitionId, index: VpIndex, code: CallCode) -> Result<(Partitio
 /// # Errors
 /// `INVALID_PARAMETER`.
 pub fn check_vtl(vtl: InputVtl) -> Outcome {
-    if vtl.target_vtl() == 0 && vtl.reserved() == 0 { Ok(()) } else { Err(HvStatus::INVALID_PARAMETER) }
+    ensure(vtl.target_vtl() == 0 && vtl.reserved() == 0, HvStatus::INVALID_PARAMETER)
 }
 
-/// `HvCallCreateVp`.
-pub const CREATE: CallSpec = CallSpec::simple(size_of::<CreateVpInput>(), 0);
-
-/// Creates a VP. Where its memory lies and which LP it prefers is not chosen: memory is what was deposited, and the
-/// LP is the dispatching thread's.
-pub fn create(_: &mut RootCpu, call: &mut Call) -> Outcome {
-    let input: CreateVpInput = call.header()?;
+/// `HvCallCreateVp`: creates a VP. Where its memory lies and which LP it prefers is not chosen: memory is what was
+/// deposited, and the LP is the dispatching thread's.
+pub fn create(_: &mut RootCpu, input: CreateVpInput) -> Outcome {
     let partition = partition::find_for(input.partition_id, CallCode::CREATE_VP)?;
-    if input.flags != 0 {
-        return Err(HvStatus::INVALID_PARAMETER);
-    }
+    ensure(input.flags == 0, HvStatus::INVALID_PARAMETER)?;
     partition.add_vp(input.vp_index, || Vp::new(&partition, input.vp_index))?;
     stats::publish_census();
     Ok(())
 }
 
-/// `HvCallDeleteVp`.
-pub const DELETE: CallSpec = CallSpec::simple(size_of::<DeleteVpInput>(), 0);
-
-/// Deletes a VP.
-pub fn delete(_: &mut RootCpu, call: &mut Call) -> Outcome {
-    let input: DeleteVpInput = call.header()?;
+/// `HvCallDeleteVp`: deletes a VP.
+pub fn delete(_: &mut RootCpu, input: DeleteVpInput) -> Outcome {
     partition::find_for(input.partition_id, CallCode::DELETE_VP)?.remove_vp(input.vp_index)?;
     stats::publish_census();
     Ok(())
 }
 
-/// `HvCallMapVpStatePage`.
-pub const MAP_STATE_PAGE: CallSpec = CallSpec::simple(size_of::<MapVpStatePageInput>(), 8);
-
-/// Gives the root a page that the hypervisor fills with a VP's state. Mapping it again returns the same page.
-pub fn map_state_page(_: &mut RootCpu, call: &mut Call) -> Outcome {
-    let input: MapVpStatePageInput = call.header()?;
+/// `HvCallMapVpStatePage`: gives the root a page that the hypervisor fills with a VP's state. Mapping it again returns
+/// the same page.
+pub fn map_state_page(_: &mut RootCpu, input: MapVpStatePageInput) -> Outcome<MapVpStatePageOutput> {
     check_vtl(input.input_vtl)?;
-    if input.flags != 0 {
-        // Only a parent without direct access to memory chooses the place.
-        return Err(HvStatus::INVALID_PARAMETER);
-    }
+    // Only a parent without direct access to memory chooses the place.
+    ensure(input.flags == 0, HvStatus::INVALID_PARAMETER)?;
     let (partition, vp) = find(input.partition_id, input.vp_index, CallCode::MAP_VP_STATE_PAGE)?;
     let map_location = {
         let mut pages = vp.pages.lock();
@@ -88,7 +73,7 @@ pub fn map_state_page(_: &mut RootCpu, call: &mut Call) -> Outcome {
     if input.page_type == VpStatePageType::REGISTERS {
         give_register_page(&vp, &*context(&vp)?);
     }
-    call.answer(&MapVpStatePageOutput { map_location })
+    Ok(MapVpStatePageOutput { map_location })
 }
 
 fn state_page(pages: &mut Pages, kind: VpStatePageType) -> Result<&mut Option<SharedPage>, HvStatus> {
@@ -100,51 +85,34 @@ fn state_page(pages: &mut Pages, kind: VpStatePageType) -> Result<&mut Option<Sh
     }
 }
 
-/// `HvCallUnmapVpStatePage`.
-pub const UNMAP_STATE_PAGE: CallSpec = CallSpec::simple(size_of::<UnmapVpStatePageInput>(), 0);
-
-/// Takes a state page back into the partition's pool.
-pub fn unmap_state_page(_: &mut RootCpu, call: &mut Call) -> Outcome {
-    let input: UnmapVpStatePageInput = call.header()?;
+/// `HvCallUnmapVpStatePage`: takes a state page back into the partition's pool.
+pub fn unmap_state_page(_: &mut RootCpu, input: UnmapVpStatePageInput) -> Outcome {
     check_vtl(input.input_vtl)?;
     let (_, vp) = find(input.partition_id, input.vp_index, CallCode::UNMAP_VP_STATE_PAGE)?;
     let page = state_page(&mut vp.pages.lock(), input.page_type)?.take();
-    if page.is_some() { Ok(()) } else { Err(HvStatus::INVALID_PARAMETER) }
+    page.map(drop).ok_or(HvStatus::INVALID_PARAMETER)
 }
 
-/// `HvCallAssertVirtualInterrupt`.
-pub const ASSERT_INTERRUPT: CallSpec = CallSpec::simple(size_of::<AssertVirtualInterruptInput>(), 0);
-
-/// Interrupts a child's VPs as a device or another processor would.
-pub fn assert_interrupt(_: &mut RootCpu, call: &mut Call) -> Outcome {
-    let input: AssertVirtualInterruptInput = call.header()?;
+/// `HvCallAssertVirtualInterrupt`: interrupts a child's VPs as a device or another processor would.
+pub fn assert_interrupt(_: &mut RootCpu, input: AssertVirtualInterruptInput) -> Outcome {
     check_vtl(input.target_vtl)?;
     let partition = partition::find_for(input.partition_id, CallCode::ASSERT_VIRTUAL_INTERRUPT)?;
     ipi::assert(&partition, input.control, input.destination, input.vector)
 }
 
-/// `HvCallClearVirtualInterrupt`.
-pub const CLEAR_INTERRUPT: CallSpec = CallSpec::simple(size_of::<ClearVirtualInterruptInput>(), 0);
-
-/// Withdraws an external interrupt that was not taken yet.
-pub fn clear_interrupt(_: &mut RootCpu, call: &mut Call) -> Outcome {
-    let input: ClearVirtualInterruptInput = call.header()?;
+/// `HvCallClearVirtualInterrupt`: withdraws an external interrupt that was not taken yet.
+pub fn clear_interrupt(_: &mut RootCpu, input: ClearVirtualInterruptInput) -> Outcome {
     let partition = partition::find_for(input.partition_id, CallCode::CLEAR_VIRTUAL_INTERRUPT)?;
     partition.for_each_vp(|vp| vp.set_external(None));
     Ok(())
 }
 
-/// `HvCallDispatchVp`.
-pub const DISPATCH: CallSpec = CallSpec::simple(size_of::<DispatchVpInput>(), 8);
-
-/// Runs a VP on this LP until the root is needed. A time slice is not kept: the root's own timer ends it.
-pub fn dispatch(cpu: &mut RootCpu, call: &mut Call) -> Outcome {
-    let input: DispatchVpInput = call.header()?;
+/// `HvCallDispatchVp`: runs a VP on this LP until the root is needed. A time slice is not kept: the root's own timer
+/// ends it.
+pub fn dispatch(cpu: &mut RootCpu, input: DispatchVpInput) -> Outcome<DispatchVpOutput> {
     let (_, vp) = find(input.partition_id, input.vp_index, CallCode::DISPATCH_VP)?;
-    if input.flags.without(DispatchFlags::NAMED) != DispatchFlags::NONE {
-        return Err(HvStatus::INVALID_PARAMETER);
-    }
+    ensure(DispatchFlags::NAMED.contains(input.flags), HvStatus::INVALID_PARAMETER)?;
     let (state, event) = child::dispatch(cpu, &vp, input.flags)?.output();
     stats::publish(&vp);
-    call.answer(&DispatchVpOutput { state, event })
+    Ok(DispatchVpOutput { state, event })
 }

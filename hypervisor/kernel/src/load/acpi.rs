@@ -7,6 +7,7 @@ use hal::{
     acpi::{RootPointer, RsdpSource, sum},
     addr::{Hpa, PAGE_SIZE},
 };
+use model::ensure;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{Error, Memory, reached, read};
@@ -42,9 +43,8 @@ pub(super) fn hide(memory: &mut impl Memory, source: RsdpSource, spare: Hpa) -> 
     let head: [u8; size_of::<Head>()] = read(memory, root, 0)?;
     let mut head = Head::read_from_bytes(&head).map_err(|_| Error::BadAcpi)?;
     let signature = if entry_bytes == 8 { b"XSDT" } else { b"RSDT" };
-    if head.signature != *signature || !(HEAD_BYTES as u32..=MAX_ROOT_BYTES).contains(&head.len) {
-        return Err(Error::BadAcpi);
-    }
+    let has_length = (HEAD_BYTES as u32..=MAX_ROOT_BYTES).contains(&head.len);
+    ensure(head.signature == *signature && has_length, Error::BadAcpi)?;
     let copy = Hpa(spare.0 + COPY_AT);
     let (mut copied, mut entry_sum, mut is_hiding) = (HEAD_BYTES, 0_u8, false);
     for offset in (HEAD_BYTES..=u64::from(head.len) - entry_bytes).step_by(entry_bytes as usize) {

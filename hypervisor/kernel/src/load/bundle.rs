@@ -5,6 +5,7 @@
 //! name; the rest of the kernel's text is the command line. An `initramfs` module takes the place of a bundle's.
 
 use hal::{addr::Hpa, boot::Module, list::List, mem::boot::Span};
+use model::ensure;
 
 use super::{Error, Memory, reached, read};
 
@@ -32,7 +33,7 @@ pub(super) fn find(memory: &impl Memory, modules: &[Module]) -> Result<Bundle, E
     if let Some(module) = modules.iter().find(|module| module.start.checked_add(module.len).is_none()) {
         return Err(Error::OutOfReach(module.start));
     }
-    let mut bundle = Bundle { kernel: Span::EMPTY, initramfs: Span::EMPTY, command_line: List::new() };
+    let mut bundle = Bundle { kernel: Span::EMPTY, initramfs: Span::EMPTY, command_line: List::default() };
     if !modules.iter().any(|module| first_word(module.name).0 == "kernel") {
         unpack(memory, modules.first().ok_or(Error::NoBundle)?, &mut bundle)?;
     }
@@ -75,7 +76,7 @@ fn unpack(memory: &impl Memory, archive: &Module, bundle: &mut Bundle) -> Result
 fn command_line(text: &[u8]) -> Result<CommandLine, Error> {
     let end = text.iter().position(|&byte| byte == 0).unwrap_or(text.len());
     let text = text.get(..end).unwrap_or_default().trim_ascii();
-    let mut line = List::new();
+    let mut line = List::default();
     text.iter().try_for_each(|&byte| line.push(byte)).map_err(|_| Error::CommandLineTooLong(text.len()))?;
     Ok(line)
 }
@@ -92,15 +93,12 @@ impl Entry {
     /// Reads the entry at offset `at`; nothing where the archive says that it ends.
     fn read(memory: &impl Memory, archive: &Module, at: u64) -> Result<Option<Self>, Error> {
         let bad = Error::BadBundle(at);
-        if at + HEAD_BYTES > archive.len {
-            return Err(bad);
-        }
+        ensure(at + HEAD_BYTES <= archive.len, bad)?;
         let head: [u8; HEAD_BYTES as usize] = read(memory, archive.start, at)?;
         let (data_len, name_len) = (hex(&head, 54).ok_or(bad)?, hex(&head, 94).ok_or(bad)?);
         let data = (at + HEAD_BYTES + name_len).next_multiple_of(4);
-        if !head.starts_with(MAGIC) || name_len == 0 || data + data_len > archive.len {
-            return Err(bad);
-        }
+        let is_whole = data + data_len <= archive.len;
+        ensure(head.starts_with(MAGIC) && name_len != 0 && is_whole, bad)?;
         let mut entry = Self {
             name: [0; NAME_BYTES],
             data: Span { start: Hpa(archive.start.0 + data), len: data_len },

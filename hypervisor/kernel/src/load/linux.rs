@@ -4,6 +4,7 @@ use hal::{
     addr::{Hpa, PAGE_SIZE},
     mem::boot::Span,
 };
+use model::ensure;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use super::{
@@ -95,34 +96,25 @@ pub(super) struct BootParams<'a> {
 impl Kernel {
     /// Checks the bzImage at `image`, which is to have a command line of `command_line_len` bytes.
     pub(super) fn read(memory: &impl Memory, image: Span, command_line_len: usize) -> Result<Self, Error> {
-        if image.len < HEADER + size_of::<SetupHeader>() as u64 {
-            return Err(Error::NotLinux);
-        }
+        ensure(image.len >= HEADER + size_of::<SetupHeader>() as u64, Error::NotLinux)?;
         let mut bytes: [u8; size_of::<SetupHeader>()] = read(memory, image.start, HEADER)?;
         let end = JUMP + usize::from(bytes.get(JUMP - 1).copied().unwrap_or_default());
         bytes.iter_mut().skip(end).for_each(|byte| *byte = 0);
         let header = SetupHeader::read_from_bytes(&bytes).map_err(|_| Error::NotLinux)?;
-        if header.header != *b"HdrS" || header.boot_flag != 0xaa55 {
-            return Err(Error::NotLinux);
-        }
-        if header.version < OLDEST {
-            return Err(Error::KernelTooOld(header.version));
-        }
+        ensure(header.header == *b"HdrS" && header.boot_flag == 0xaa55, Error::NotLinux)?;
+        ensure(header.version >= OLDEST, Error::KernelTooOld(header.version))?;
         let alignment = header.kernel_alignment;
         let is_sane = alignment.is_power_of_two() && header.init_size != 0 && header.pref_address < REACH;
-        if !is_sane || header.loadflags & LOADED_HIGH == 0 {
-            return Err(Error::BadKernel);
-        }
+        ensure(is_sane && header.loadflags & LOADED_HIGH != 0, Error::BadKernel)?;
         // By the protocol's history, 0 stands for 4.
         let sectors = if header.setup_sects == 0 { 4 } else { header.setup_sects };
         let offset = (u64::from(sectors) + 1) * SECTOR;
         let len = u64::from(header.syssize) * 16;
-        if offset + len > image.len {
-            return Err(Error::KernelTruncated(offset + len, image.len));
-        }
-        if command_line_len > header.cmdline_size as usize {
-            return Err(Error::CommandLineTooLong(command_line_len));
-        }
+        ensure(offset + len <= image.len, Error::KernelTruncated(offset + len, image.len))?;
+        ensure(
+            command_line_len <= header.cmdline_size as usize,
+            Error::CommandLineTooLong(command_line_len),
+        )?;
         Ok(Self { header, body: Span { start: Hpa(image.start.0 + offset), len } })
     }
 

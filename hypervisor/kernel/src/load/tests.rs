@@ -86,7 +86,7 @@ fn archive(entries: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 fn map(ranges: &[(u64, u64, u32)]) -> MemoryMap {
-    let mut map = MemoryMap::new();
+    let mut map = MemoryMap::default();
     for &(start, end, kind) in ranges {
         map.add(MemoryRange { start: Hpa(start), len: end - start, kind: MemoryKind(kind) }).unwrap();
     }

@@ -58,11 +58,9 @@ pub fn ring(port: PortId) {
     if !rung.is_stored {
         // Before the lock of the ring is released: a refill in between would miss the mark.
         let mut endpoints = root().endpoints.lock();
-        endpoints
-            .ports
-            .iter_mut()
-            .filter(|known| known.id == port)
-            .for_each(|known| known.is_remembered = true);
+        for known in endpoints.ports.iter_mut().filter(|known| known.id == port) {
+            known.is_remembered = true;
+        }
     }
     if rung.signal {
         synic.signal_doorbell();

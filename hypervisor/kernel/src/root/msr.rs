@@ -24,6 +24,7 @@ use hal::{
     },
     virt::{Event, MsrAccess, RAX, RCX, RDX, Register, Vcpu},
 };
+use model::ensure;
 use tlfs::msr::{self as hv, HypercallMsr, OverlayPageMsr};
 
 use super::{RootCpu, page_number, root};
@@ -161,7 +162,7 @@ fn write_msr(cpu: &mut RootCpu, number: u32, value: u64) -> Result<(), Refused> 
 /// LMA follows from LME and CR0.PG and is not written.
 fn write_efer(cpu: &mut RootCpu, value: u64) -> Result<(), Refused> {
     let lma = cpu.vcpu.get(Register::Efer) & EFER_LMA;
-    cpu.vcpu.set(Register::Efer, value & !EFER_LMA | lma).then_some(()).ok_or(Refused)
+    ensure(cpu.vcpu.set(Register::Efer, value & !EFER_LMA | lma), Refused)
 }
 
 /// An interrupt command of the root: INIT and start-up are for its virtual processors, the rest is physical.

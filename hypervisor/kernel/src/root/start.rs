@@ -1,7 +1,5 @@
 //! Building the root partition at boot: its memory, its pages, its processors, its Linux.
 
-use core::fmt;
-
 use hal::{
     addr::{Gpa, Hpa, PAGE_SIZE},
     boot::BootInfo,
@@ -48,36 +46,11 @@ pub struct Entry {
     pub boot_params: u64,
 }
 
-/// Why there is no root partition.
-pub enum Failure {
-    /// The boot reserve is too small, or memory cannot be mapped.
-    Memory(MapError),
-    /// The modules are no Linux that can be started.
-    Load(load::Error),
-}
-
-impl From<MapError> for Failure {
-    fn from(error: MapError) -> Self {
-        Self::Memory(error)
-    }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Memory(error) => {
-                write!(f, "the root's memory cannot be set up ({error:?}): report this machine")
-            }
-            Self::Load(error) => error.fmt(f),
-        }
-    }
-}
-
 /// Builds the root and loads its Linux. Boot only, on LP 0.
 ///
 /// # Errors
-/// See [`Failure`].
-pub fn build(boot: &BootInfo, options: Options) -> Result<Entry, Failure> {
+/// The root cannot be started.
+pub fn build(boot: &BootInfo, options: Options) -> Result<Entry, load::Error> {
     let space = Space::new_root().map_err(MapError::from)?;
     map_machine(&space, boot)?;
     // Zero when the hypervisor started to count.
@@ -104,7 +77,7 @@ pub fn build(boot: &BootInfo, options: Options) -> Result<Entry, Failure> {
         sleep_types: 0.into(),
     };
     let _ = ROOT.set(root);
-    load_linux(boot, &spare).map_err(Failure::Load)
+    load_linux(boot, &spare)
 }
 
 fn make_vp(space: &Space, lp: LpIndex) -> Result<RootVp, MapError> {

@@ -6,33 +6,14 @@
 //! does not handle, and no way around the intercepts.
 
 use tlfs::{
-    partition::{ProcessorFeatures0 as F0, ProcessorFeatures1 as F1, XsaveFeatures},
+    partition::{
+        CPUID_FEATURES, FeatureWord, ProcessorFeatures0 as F0, ProcessorFeatures1 as F1, XsaveFeatures,
+    },
     vp::CpuidResult,
 };
 
-/// Registers of CPUID that list features.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Word {
-    Leaf1Ecx,
-    Leaf1Edx,
-    Leaf7Ebx,
-    Leaf7Ecx,
-    Leaf7Edx,
-    Leaf7Sub1Eax,
-    XsaveEax,
-    Ext1Ecx,
-    Ext1Edx,
-    Ext7Edx,
-    Ext8Ebx,
-    Ext21Eax,
-}
+use FeatureWord::{Ext1Ecx, Leaf1Ecx, Leaf7Ebx, Leaf7Ecx, Leaf7Edx, Leaf7Sub1Eax, XsaveEax};
 
-use Word::{
-    Ext1Ecx, Ext1Edx, Ext7Edx, Ext8Ebx, Ext21Eax, Leaf1Ecx, Leaf1Edx, Leaf7Ebx, Leaf7Ecx, Leaf7Edx,
-    Leaf7Sub1Eax, XsaveEax,
-};
-
-const WORDS: usize = 12;
 const LEAF_1_ECX_X2APIC: u32 = 1 << 21;
 const LEAF_1_ECX_TSC_DEADLINE: u32 = 1 << 24;
 const LEAF_1_ECX_XSAVE: u32 = 1 << 26;
@@ -43,7 +24,7 @@ const XSAVE_LEGACY: u64 = 0x3;
 /// What a child may see of the processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Allowed {
-    words: [u32; WORDS],
+    words: [u32; FeatureWord::COUNT],
     xsave: u64,
     /// Bits of leaf 1 ECX that the virtual local APIC provides, whatever the processor has.
     emulated: u32,
@@ -77,12 +58,10 @@ impl Allowed {
     #[must_use]
     pub fn without(features0: F0, features1: F1, xsave: XsaveFeatures, x2apic: bool) -> Self {
         let mut left = Self::ALL;
-        let disabled0 =
-            FEATURES0.iter().filter(|(feature, ..)| features0.contains(*feature)).map(|row| (row.1, row.2));
-        let disabled1 =
-            FEATURES1.iter().filter(|(feature, ..)| features1.contains(*feature)).map(|row| (row.1, row.2));
-        for (word, bit) in disabled0.chain(disabled1) {
-            left.words[word as usize] &= !(1 << bit);
+        for (table, disabled) in CPUID_FEATURES.iter().zip([features0.0, features1.0]) {
+            for &(_, word, bit) in table.iter().filter(|(feature, ..)| disabled & feature != 0) {
+                left.words[word as usize] &= !(1 << bit);
+            }
         }
         if features1.contains(F1::TSC_DEADLINE_TMR) {
             left.emulated &= !LEAF_1_ECX_TSC_DEADLINE;
@@ -94,14 +73,9 @@ impl Allowed {
             left.words[XsaveEax as usize] &= !1;
         }
         if xsave.intersects(XsaveFeatures::XSAVE | XsaveFeatures::AVX) {
-            left.drop(&[
-                (Leaf1Ecx, &[12, 28, 29]),
-                (Leaf7Ebx, &[5]),
-                (Leaf7Ecx, &[9, 10]),
-                (Ext1Ecx, &[11, 16]),
-            ]);
-            left.drop(&[(Leaf7Ebx, &[16, 17, 21, 28, 30, 31]), (Leaf7Ecx, &[1, 6, 11, 12, 14])]);
-            left.drop(&[(Leaf7Edx, &[2, 3, 8, 23]), (Leaf7Sub1Eax, &[4, 5, 23])]);
+            left.drop(&[(Leaf1Ecx, &[12, 28, 29]), (Ext1Ecx, &[11, 16]), (Leaf7Sub1Eax, &[4, 5, 23])]);
+            left.drop(&[(Leaf7Ebx, &[5, 16, 17, 21, 28, 30, 31]), (Leaf7Ecx, &[1, 6, 9, 10, 11, 12, 14])]);
+            left.drop(&[(Leaf7Edx, &[2, 3, 8, 23])]);
             left.xsave &= XSAVE_LEGACY;
         }
         if xsave.intersects(XsaveFeatures::XSAVE) {
@@ -112,7 +86,7 @@ impl Allowed {
     }
 
     /// The processor's value of a feature register as the child sees it.
-    pub(super) const fn filter(&self, word: Word, host: u32) -> u32 {
+    pub(super) const fn filter(&self, word: FeatureWord, host: u32) -> u32 {
         let emulated = if matches!(word, Leaf1Ecx) { self.emulated } else { 0 };
         host & self.words[word as usize] | emulated
     }
@@ -135,39 +109,21 @@ impl Allowed {
     /// The processor features the child has, as a parent asks for them (partition properties `ProcessorFeatures0`
     /// and `1`, `ProcessorXsaveFeatures`). Features that CPUID does not tell of count as absent.
     pub fn features(&self, host: impl Fn(u32, u32) -> CpuidResult) -> (F0, F1, XsaveFeatures) {
-        let has = |word: Word, bit: u8| self.filter(word, read(word, &host)) & 1 << bit != 0;
-        let features0 =
-            FEATURES0.iter().filter(|row| has(row.1, row.2)).fold(F0::NONE, |all, row| all | row.0);
-        let features1 =
-            FEATURES1.iter().filter(|row| has(row.1, row.2)).fold(F1::NONE, |all, row| all | row.0);
+        let has = |word: FeatureWord, bit: u8| self.filter(word, word.read(&host)) & 1 << bit != 0;
+        let [features0, features1] = CPUID_FEATURES.map(|table| {
+            let seen = table.iter().filter(|&&(_, word, bit)| has(word, bit));
+            seen.fold(0, |all, (feature, ..)| all | feature)
+        });
         let xsave = XsaveFeatures::XSAVE.when(has(Leaf1Ecx, 26))
             | XsaveFeatures::XSAVEOPT.when(has(XsaveEax, 0))
             | XsaveFeatures::AVX.when(has(Leaf1Ecx, 28));
-        (features0, features1, xsave)
+        (F0(features0), F1(features1), xsave)
     }
 
-    fn drop(&mut self, list: &[(Word, &[u8])]) {
+    fn drop(&mut self, list: &[(FeatureWord, &[u8])]) {
         for (word, numbers) in list {
             self.words[*word as usize] &= !bits(numbers);
         }
-    }
-}
-
-/// The feature register of the processor itself.
-fn read(word: Word, host: impl Fn(u32, u32) -> CpuidResult) -> u32 {
-    match word {
-        Leaf1Ecx => host(1, 0).ecx,
-        Leaf1Edx => host(1, 0).edx,
-        Leaf7Ebx => host(7, 0).ebx,
-        Leaf7Ecx => host(7, 0).ecx,
-        Leaf7Edx => host(7, 0).edx,
-        Leaf7Sub1Eax => host(7, 1).eax,
-        XsaveEax => host(0xd, 1).eax,
-        Ext1Ecx => host(0x8000_0001, 0).ecx,
-        Ext1Edx => host(0x8000_0001, 0).edx,
-        Ext7Edx => host(0x8000_0007, 0).edx,
-        Ext8Ebx => host(0x8000_0008, 0).ebx,
-        Ext21Eax => host(0x8000_0021, 0).eax,
     }
 }
 
@@ -180,66 +136,6 @@ const fn bits(numbers: &[u8]) -> u32 {
     }
     mask
 }
-
-/// Where the features of bank 0 are in CPUID.
-const FEATURES0: [(F0, Word, u8); 41] = [
-    (F0::SSE3, Leaf1Ecx, 0),
-    (F0::LAHF_SAHF, Ext1Ecx, 0),
-    (F0::SSSE3, Leaf1Ecx, 9),
-    (F0::SSE4_1, Leaf1Ecx, 19),
-    (F0::SSE4_2, Leaf1Ecx, 20),
-    (F0::SSE4A, Ext1Ecx, 6),
-    (F0::XOP, Ext1Ecx, 11),
-    (F0::POPCNT, Leaf1Ecx, 23),
-    (F0::CMPXCHG16B, Leaf1Ecx, 13),
-    (F0::ALTMOVCR8, Ext1Ecx, 4),
-    (F0::LZCNT, Ext1Ecx, 5),
-    (F0::MISALIGN_SSE, Ext1Ecx, 7),
-    (F0::MMX_EXT, Ext1Edx, 22),
-    (F0::AMD_3DNOW, Ext1Edx, 31),
-    (F0::EXTENDED_AMD_3DNOW, Ext1Edx, 30),
-    (F0::PAGE_1GB, Ext1Edx, 26),
-    (F0::AES, Leaf1Ecx, 25),
-    (F0::PCLMULQDQ, Leaf1Ecx, 1),
-    (F0::PCID, Leaf1Ecx, 17),
-    (F0::FMA4, Ext1Ecx, 16),
-    (F0::F16C, Leaf1Ecx, 29),
-    (F0::RDRAND, Leaf1Ecx, 30),
-    (F0::RD_WR_FS_GS, Leaf7Ebx, 0),
-    (F0::SMEP, Leaf7Ebx, 7),
-    (F0::ENHANCED_FAST_STRING, Leaf7Ebx, 9),
-    (F0::BMI1, Leaf7Ebx, 3),
-    (F0::BMI2, Leaf7Ebx, 8),
-    (F0::MOVBE, Leaf1Ecx, 22),
-    (F0::RDSEED, Leaf7Ebx, 18),
-    (F0::ADX, Leaf7Ebx, 19),
-    (F0::INTEL_PREFETCH, Ext1Ecx, 8),
-    (F0::SMAP, Leaf7Ebx, 20),
-    (F0::RDTSCP, Ext1Edx, 27),
-    (F0::CLFLUSHOPT, Leaf7Ebx, 23),
-    (F0::CLWB, Leaf7Ebx, 24),
-    (F0::SHA, Leaf7Ebx, 29),
-    (F0::X87_POINTERS_SAVED, Ext8Ebx, 2),
-    (F0::INVPCID, Leaf7Ebx, 10),
-    (F0::FAST_SHORT_REP_MOV, Leaf7Edx, 4),
-    (F0::UMIP, Leaf7Ecx, 2),
-    (F0::RDPID, Leaf7Ecx, 22),
-];
-
-/// Where the features of bank 1 are in CPUID.
-const FEATURES1: [(F1, Word, u8); 11] = [
-    (F1::TSC_INVARIANT, Ext7Edx, 8),
-    (F1::CLZERO, Ext8Ebx, 0),
-    (F1::LA57, Leaf7Ecx, 16),
-    (F1::MOVDIRI, Leaf7Ecx, 27),
-    (F1::MOVDIR64B, Leaf7Ecx, 28),
-    (F1::CLDEMOTE, Leaf7Ecx, 25),
-    (F1::SERIALIZE, Leaf7Edx, 14),
-    (F1::TSC_DEADLINE_TMR, Leaf1Ecx, 24),
-    (F1::FZL_REP_MOVSB, Leaf7Sub1Eax, 10),
-    (F1::FS_REP_STOSB, Leaf7Sub1Eax, 11),
-    (F1::FS_REP_CMPSB, Leaf7Sub1Eax, 12),
-];
 
 #[cfg(test)]
 mod tests {
@@ -256,16 +152,21 @@ mod tests {
     #[test]
     fn every_feature_that_can_be_disabled_is_one_that_is_offered() {
         let (all0, all1, xsave) = Allowed::ALL.features(full);
-        assert_eq!(all0, FEATURES0.iter().fold(F0::NONE, |all, row| all | row.0));
-        assert_eq!(all1, FEATURES1.iter().fold(F1::NONE, |all, row| all | row.0));
+        let told = CPUID_FEATURES.map(|table| table.iter().fold(0, |all, row| all | row.0));
+        assert_eq!([all0.0, all1.0], told);
         assert_eq!(xsave, XsaveFeatures::NAMED);
     }
 
     #[test]
     fn a_disabled_feature_is_gone_and_no_other() {
-        for (feature, word, bit) in FEATURES0 {
-            let allowed = without(feature, F1::NONE, XsaveFeatures::NONE);
-            assert_eq!(allowed.filter(word, !0) ^ Allowed::ALL.filter(word, !0), 1 << bit, "{feature:?}");
+        for &(feature, word, bit) in CPUID_FEATURES[0] {
+            let allowed = without(F0(feature), F1::NONE, XsaveFeatures::NONE);
+            assert_eq!(
+                allowed.filter(word, !0) ^ Allowed::ALL.filter(word, !0),
+                1 << bit,
+                "{:?}",
+                F0(feature)
+            );
         }
         let none = without(F0(!0), F1(!0), XsaveFeatures(!0)).features(full);
         assert_eq!(none, (F0::NONE, F1::NONE, XsaveFeatures::NONE));

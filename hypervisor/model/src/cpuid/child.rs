@@ -1,8 +1,8 @@
 //! CPUID of a child partition.
 
-use tlfs::{cpuid::HYPERVISOR_PRESENT, vp::CpuidResult};
+use tlfs::{cpuid::HYPERVISOR_PRESENT, partition::FeatureWord as Word, vp::CpuidResult};
 
-use super::{Allowed, HYPERVISOR_LEAVES, Mirrored, Overrides, Profile, allowed::Word};
+use super::{Allowed, HYPERVISOR_LEAVES, Mirrored, Overrides, Profile};
 
 const NONE: CpuidResult = CpuidResult::ZEROED;
 /// Highest leaves that a child is told of.

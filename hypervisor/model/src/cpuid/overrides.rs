@@ -49,12 +49,6 @@ impl<const N: usize> Overrides<N> {
     }
 }
 
-impl<const N: usize> Default for Overrides<N> {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
 fn scope(result: &CpuidResultParameters) -> (u32, Option<u32>) {
     (result.leaf, (result.subleaf_specific != 0).then_some(result.subleaf))
 }

@@ -1,23 +1,51 @@
 //! Prefixes, ModRM, SIB, displacements and immediates (APM 3 chapter 1).
 
 use super::{DecodeError, Decoded, MAX_LENGTH, Mode, Operation, Register, Registers};
+use crate::ensure;
 
-/// The bytes of one instruction and how many of them have been used.
-pub(super) struct Cursor<'a> {
-    bytes: &'a [u8],
-    length: u8,
+/// The bits of an operand of `size` bytes.
+pub(super) const fn mask(size: u8) -> u64 {
+    match size {
+        1 => 0xff,
+        2 => 0xffff,
+        4 => 0xffff_ffff,
+        _ => u64::MAX,
+    }
 }
 
-impl<'a> Cursor<'a> {
-    pub(super) const fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, length: 0 }
+/// Copies the top bit of a number of `size` bytes into all higher bits.
+pub(super) const fn sign_extended(value: u64, size: u8) -> u64 {
+    let top = mask(size) ^ (mask(size) >> 1);
+    ((value & mask(size)) ^ top).wrapping_sub(top)
+}
+
+/// One instruction on its way: its bytes and how many of them have been used, its prefixes, and what it acts on.
+pub(super) struct Decoder<'a> {
+    pub(super) mode: Mode,
+    pub(super) regs: &'a Registers,
+    bytes: &'a [u8],
+    length: u8,
+    prefixes: Prefixes,
+}
+
+#[derive(Default)]
+struct Prefixes {
+    repeats: bool,
+    locks: bool,
+    other_operand: bool,
+    other_address: bool,
+    segment: Option<u8>,
+    rex: u8,
+}
+
+impl<'a> Decoder<'a> {
+    pub(super) fn new(bytes: &'a [u8], mode: Mode, regs: &'a Registers) -> Self {
+        Self { mode, regs, bytes, length: 0, prefixes: Prefixes::default() }
     }
 
     pub(super) fn byte(&mut self) -> Result<u8, DecodeError> {
         let at = usize::from(self.length);
-        if at >= MAX_LENGTH {
-            return Err(DecodeError::Unsupported);
-        }
+        ensure(at < MAX_LENGTH, DecodeError::Unsupported)?;
         let byte = self.bytes.get(at).copied().ok_or(DecodeError::Truncated)?;
         self.length += 1;
         Ok(byte)
@@ -37,85 +65,47 @@ impl<'a> Cursor<'a> {
     pub(super) fn immediate(&mut self, size: u8) -> Result<u64, DecodeError> {
         self.signed(size.min(4))
     }
-}
 
-/// The bits of an operand of `size` bytes.
-pub(super) const fn mask(size: u8) -> u64 {
-    match size {
-        1 => 0xff,
-        2 => 0xffff,
-        4 => 0xffff_ffff,
-        _ => u64::MAX,
-    }
-}
-
-/// Copies the top bit of a number of `size` bytes into all higher bits.
-pub(super) const fn sign_extended(value: u64, size: u8) -> u64 {
-    let top = mask(size) ^ (mask(size) >> 1);
-    ((value & mask(size)) ^ top).wrapping_sub(top)
-}
-
-/// The prefixes of one instruction together with the mode they act in.
-pub(super) struct Prefixes {
-    pub(super) mode: Mode,
-    pub(super) repeats: bool,
-    locks: bool,
-    other_operand: bool,
-    other_address: bool,
-    segment: Option<u8>,
-    rex: u8,
-}
-
-impl Prefixes {
-    /// Reads the prefixes and returns them with the opcode byte that follows.
-    pub(super) fn read(code: &mut Cursor<'_>, mode: Mode) -> Result<(Self, u8), DecodeError> {
-        let mut this = Self {
-            mode,
-            repeats: false,
-            locks: false,
-            other_operand: false,
-            other_address: false,
-            segment: None,
-            rex: 0,
-        };
+    /// Reads the prefixes and returns the opcode byte that follows.
+    pub(super) fn prefixes(&mut self) -> Result<u8, DecodeError> {
         loop {
-            let byte = code.byte()?;
+            let byte = self.byte()?;
             let mut rex = 0;
             match byte {
-                0x26 | 0x2e | 0x36 | 0x3e => this.override_segment((byte >> 3) & 3),
-                0x64 | 0x65 => this.segment = Some(byte - 0x60),
-                0x66 => this.other_operand = true,
-                0x67 => this.other_address = true,
-                0xf0 => this.locks = true,
-                0xf2 | 0xf3 => this.repeats = true,
-                0x40..=0x4f if mode == Mode::Bits64 => rex = byte,
-                _ => return Ok((this, byte)),
+                0x26 | 0x2e | 0x36 | 0x3e => self.override_segment((byte >> 3) & 3),
+                0x64 | 0x65 => self.prefixes.segment = Some(byte - 0x60),
+                0x66 => self.prefixes.other_operand = true,
+                0x67 => self.prefixes.other_address = true,
+                0xf0 => self.prefixes.locks = true,
+                0xf2 | 0xf3 => self.prefixes.repeats = true,
+                0x40..=0x4f if self.mode == Mode::Bits64 => rex = byte,
+                _ => return Ok(byte),
             }
             // A REX prefix counts only directly before the opcode (APM 3 §1.2.7).
-            this.rex = rex;
+            self.prefixes.rex = rex;
         }
     }
 
     /// In 64-bit mode, the overrides with ES, CS, SS and DS are ignored (APM 3 §1.2.4).
     fn override_segment(&mut self, segment: u8) {
         if self.mode != Mode::Bits64 {
-            self.segment = Some(segment);
+            self.prefixes.segment = Some(segment);
         }
     }
 
     /// The operand size in bytes of an instruction that is not limited to one byte.
     pub(super) const fn operand_size(&self) -> u8 {
         match self.mode {
-            Mode::Bits64 if self.rex & 8 != 0 => 8,
-            Mode::Bits16 if !self.other_operand => 2,
-            Mode::Bits64 | Mode::Bits32 if self.other_operand => 2,
+            Mode::Bits64 if self.prefixes.rex & 8 != 0 => 8,
+            Mode::Bits16 if !self.prefixes.other_operand => 2,
+            Mode::Bits64 | Mode::Bits32 if self.prefixes.other_operand => 2,
             _ => 4,
         }
     }
 
     /// The size of an effective address in bytes.
     pub(super) const fn address_size(&self) -> u8 {
-        match (self.mode, self.other_address) {
+        match (self.mode, self.prefixes.other_address) {
             (Mode::Bits64, false) => 8,
             (Mode::Bits64, true) | (Mode::Bits32, false) | (Mode::Bits16, true) => 4,
             (Mode::Bits32, true) | (Mode::Bits16, false) => 2,
@@ -124,29 +114,35 @@ impl Prefixes {
 
     /// The register that a ModRM field names for an operand of `size` bytes.
     pub(super) const fn register(&self, number: u8, size: u8) -> Register {
-        let high = size == 1 && self.rex == 0 && number >= 4;
+        let high = size == 1 && self.prefixes.rex == 0 && number >= 4;
         Register { number: if high { number - 4 } else { number }, high }
     }
 
-    /// Adds the base of `segment`, or of the segment that overrides it.
-    pub(super) fn linear(&self, regs: &Registers, segment: u8, offset: u64) -> u64 {
-        regs.linear(self.mode, self.segment.unwrap_or(segment), offset)
+    /// The operand size in bytes of an opcode whose lowest bit says whether it is limited to one byte.
+    pub(super) const fn size(&self, opcode: u8) -> u8 {
+        if opcode & 1 == 0 { 1 } else { self.operand_size() }
     }
 
-    /// Checks LOCK and puts the answer together; `address` gets the RIP of the next instruction.
+    /// Whether there is a REP prefix.
+    pub(super) const fn repeats(&self) -> bool {
+        self.prefixes.repeats
+    }
+
+    /// Adds the base of `segment`, or of the segment that overrides it.
+    pub(super) fn linear(&self, segment: u8, offset: u64) -> u64 {
+        self.regs.linear(self.mode, self.prefixes.segment.unwrap_or(segment), offset)
+    }
+
+    /// The whole instruction, whose operand in memory is at `address`.
     pub(super) fn finish(
         &self,
-        code: &Cursor<'_>,
         size: u8,
         operation: Operation,
-        address: impl FnOnce(u8) -> u64,
+        address: u64,
     ) -> Result<Decoded, DecodeError> {
-        if self.locks && !operation.may_be_locked() {
-            return Err(DecodeError::Unsupported);
-        }
-        let address = address(code.length);
+        ensure(!self.prefixes.locks || operation.may_be_locked(), DecodeError::Unsupported)?;
         Ok(Decoded {
-            length: code.length,
+            length: self.length,
             size,
             read: operation.reads().then_some(address),
             write: operation.writes().then_some(address),
@@ -176,17 +172,15 @@ pub(super) struct Memory {
 }
 
 impl ModRm {
-    pub(super) fn read(code: &mut Cursor<'_>, prefixes: &Prefixes) -> Result<Self, DecodeError> {
+    pub(super) fn read(code: &mut Decoder<'_>) -> Result<Self, DecodeError> {
         let byte = code.byte()?;
         let (mode, rm) = (byte >> 6, byte & 7);
-        if mode == 3 {
-            return Err(DecodeError::Unsupported);
-        }
-        let memory = match prefixes.address_size() {
+        ensure(mode != 3, DecodeError::Unsupported)?;
+        let memory = match code.address_size() {
             2 => Memory::read_16(code, mode, rm)?,
-            _ => Memory::read_32(code, prefixes, mode, rm)?,
+            _ => Memory::read_32(code, mode, rm)?,
         };
-        Ok(Self { reg: (byte >> 3) & 7 | (prefixes.rex & 4) << 1, memory })
+        Ok(Self { reg: (byte >> 3) & 7 | (code.prefixes.rex & 4) << 1, memory })
     }
 
     /// The register field where it extends the opcode; REX.R does not count there.
@@ -197,7 +191,7 @@ impl ModRm {
 
 impl Memory {
     /// The 16-bit forms (APM 3 §1.4.3, table 1-12).
-    fn read_16(code: &mut Cursor<'_>, mode: u8, rm: u8) -> Result<Self, DecodeError> {
+    fn read_16(code: &mut Decoder<'_>, mode: u8, rm: u8) -> Result<Self, DecodeError> {
         const BX: u8 = 3;
         const BP: u8 = 5;
         const SI: u8 = 6;
@@ -219,23 +213,23 @@ impl Memory {
     }
 
     /// The 32-bit and 64-bit forms with an optional SIB byte (APM 3 §1.4.2 and §1.4.4).
-    fn read_32(code: &mut Cursor<'_>, prefixes: &Prefixes, mode: u8, rm: u8) -> Result<Self, DecodeError> {
+    fn read_32(code: &mut Decoder<'_>, mode: u8, rm: u8) -> Result<Self, DecodeError> {
         const RSP: u8 = 4;
         const RBP: u8 = 5;
         let mut this = Self::default();
         let mut base = rm;
         if rm == 4 {
             let sib = code.byte()?;
-            let index = (sib >> 3) & 7 | (prefixes.rex & 2) << 2;
+            let index = (sib >> 3) & 7 | (code.prefixes.rex & 2) << 2;
             this.index = (index != RSP).then_some((index, sib >> 6));
             base = sib & 7;
         }
         let has_base = base != RBP || mode != 0;
         if has_base {
-            this.base = Some(base | (prefixes.rex & 1) << 3);
+            this.base = Some(base | (code.prefixes.rex & 1) << 3);
         }
         this.is_stack = matches!(this.base, Some(RSP | RBP));
-        this.is_rip_relative = !has_base && rm != 4 && prefixes.mode == Mode::Bits64;
+        this.is_rip_relative = !has_base && rm != 4 && code.mode == Mode::Bits64;
         this.displacement = match mode {
             0 if has_base => 0,
             1 => code.signed(1)?,
@@ -245,10 +239,11 @@ impl Memory {
     }
 
     /// The linear address, for an instruction of `length` bytes.
-    pub(super) fn linear(&self, prefixes: &Prefixes, regs: &Registers, length: u8) -> u64 {
+    pub(super) fn linear(&self, code: &Decoder<'_>) -> u64 {
+        let regs = code.regs;
         let mut offset = self.displacement;
         if self.is_rip_relative {
-            offset = offset.wrapping_add(regs.rip).wrapping_add(u64::from(length));
+            offset = offset.wrapping_add(regs.rip).wrapping_add(u64::from(code.length));
         }
         if let Some(base) = self.base {
             offset = offset.wrapping_add(regs.get(Register { number: base, high: false }, 8));
@@ -257,6 +252,6 @@ impl Memory {
             offset = offset.wrapping_add(regs.get(Register { number, high: false }, 8) << shift);
         }
         let segment = if self.is_stack { Registers::SS } else { Registers::DS };
-        prefixes.linear(regs, segment, offset & mask(prefixes.address_size()))
+        code.linear(segment, offset & mask(code.address_size()))
     }
 }

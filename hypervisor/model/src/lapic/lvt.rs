@@ -52,7 +52,7 @@ impl Entry {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Lvt([u32; ENTRIES]);
+pub(super) struct Lvt(pub(super) [u32; ENTRIES]);
 
 impl Lvt {
     pub(super) const RESET: Self = Self([MASKED; ENTRIES]);

@@ -10,6 +10,7 @@ use super::icr::{ICR_STATUS, ICR_STORED, x2apic_ldr};
 use super::lvt::{ENTRIES, Lvt};
 use super::timer::Timer;
 use super::{ESR_ILLEGAL_REGISTER, Effect, GeneralProtection, Lapic, Mode, SVR_ENABLE};
+use crate::ensure;
 
 /// Version 0x14 (an integrated APIC), six LVT entries, no EOI broadcast suppression.
 pub(super) const VERSION: u32 = 0x0005_0014;
@@ -64,16 +65,12 @@ impl Lapic {
     pub fn write_msr(&mut self, msr: u32, value: u64, now: u64) -> Result<Effect, GeneralProtection> {
         let register = self.x2apic_register(msr)?;
         if register == ICR {
-            if value as u32 & !(ICR_STORED | ICR_STATUS) != 0 {
-                return Err(GeneralProtection);
-            }
+            ensure(value as u32 & !(ICR_STORED | ICR_STATUS) == 0, GeneralProtection)?;
             return Ok(self.write_icr(value));
         }
         let writable = self.x2apic_writable(register).ok_or(GeneralProtection)?;
         let value = u32::try_from(value).map_err(|_| GeneralProtection)?;
-        if value & !writable != 0 {
-            return Err(GeneralProtection);
-        }
+        ensure(value & !writable == 0, GeneralProtection)?;
         if register == SELF_IPI {
             self.send_self(value as u8);
             return Ok(Effect::None);
@@ -134,7 +131,10 @@ impl Lapic {
             _ if self.mode == Mode::Disabled => Err(GeneralProtection),
             synthetic::EOI => Ok(self.write_eoi()),
             synthetic::ICR => Ok(self.write_icr(value)),
-            synthetic::TPR => Ok(self.write_tpr(u8::try_from(value).map_err(|_| GeneralProtection)?)),
+            synthetic::TPR => {
+                self.set_tpr(u8::try_from(value).map_err(|_| GeneralProtection)?);
+                Ok(Effect::None)
+            }
             _ => Err(GeneralProtection),
         }
     }
@@ -180,7 +180,7 @@ impl Lapic {
             ICR_HIGH => self.icr_high,
             LVT..=LVT_ERROR => self.lvt.register(usize::from(register - LVT)),
             INITIAL_COUNT => self.timer.initial(),
-            CURRENT_COUNT => self.timer.count(now, self.lvt.timer().periodic()),
+            CURRENT_COUNT => self.current_count(now),
             DIVIDE => self.timer.divide(),
             _ => return None,
         })
@@ -188,9 +188,8 @@ impl Lapic {
 
     /// Writes any register but the ICR's lower half; those that are read-only stay as they are.
     fn store(&mut self, register: u16, value: u32, now: u64) -> Effect {
-        let deadline = self.timer_deadline();
         match register {
-            TPR => return self.write_tpr(value as u8),
+            TPR => self.set_tpr(value as u8),
             EOI => return self.write_eoi(),
             LDR => self.ldr = value & LDR_STORED,
             DFR => self.dfr = value | DFR_ONES,
@@ -203,7 +202,7 @@ impl Lapic {
             DIVIDE => self.write_divide(value, now),
             _ => {}
         }
-        if self.timer_deadline() == deadline { Effect::None } else { Effect::TimerChanged }
+        Effect::None
     }
 
     pub(super) fn id_register(&self) -> u32 {
@@ -235,11 +234,6 @@ impl Lapic {
 
     fn write_eoi(&mut self) -> Effect {
         self.eoi().map_or(Effect::None, Effect::LevelEoi)
-    }
-
-    fn write_tpr(&mut self, value: u8) -> Effect {
-        self.set_tpr(value);
-        Effect::TprChanged
     }
 
     /// Turning the APIC off by software masks the whole LVT (SDM "Local APIC State After It Has Been Software Disabled").

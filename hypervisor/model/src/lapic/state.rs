@@ -6,7 +6,6 @@
 use tlfs::vp::LocalApicState;
 
 use super::icr::ICR_STORED;
-use super::lvt::ENTRIES;
 use super::regs::{DFR_ONES, LDR_STORED, SVR_STORED, VERSION};
 use super::vectors::Vectors;
 use super::{Lapic, Mode};
@@ -24,22 +23,17 @@ impl Lapic {
             ldr: self.ldr_register(),
             dfr: self.dfr,
             spurious: self.svr,
-            isr: self.isr.registers(),
-            tmr: self.tmr.registers(),
-            irr: self.irr.registers(),
+            isr: self.isr.0,
+            tmr: self.tmr.0,
+            irr: self.irr.0,
             esr: self.esr,
             icr_high: self.icr_high,
             icr_low: self.icr_low,
-            lvt_timer: self.lvt.register(0),
-            lvt_thermal: self.lvt.register(1),
-            lvt_perfmon: self.lvt.register(2),
-            lvt_lint0: self.lvt.register(3),
-            lvt_lint1: self.lvt.register(4),
-            lvt_error: self.lvt.register(5),
+            lvt: self.lvt.0,
             lvt_cmci: 0,
             error_status: self.errors,
             initial_count: self.timer.initial(),
-            current_count: self.timer.count(now, self.lvt.timer().periodic()),
+            current_count: self.current_count(now),
             divide_configuration: self.timer.divide(),
             remote_read: 0,
         }
@@ -63,16 +57,8 @@ impl Lapic {
         self.errors = state.error_status & ESR_STORED;
         self.icr_high = if is_xapic { state.icr_high & LDR_STORED } else { state.icr_high };
         self.icr_low = state.icr_low & ICR_STORED;
-        let entries: [u32; ENTRIES] = [
-            state.lvt_timer,
-            state.lvt_thermal,
-            state.lvt_perfmon,
-            state.lvt_lint0,
-            state.lvt_lint1,
-            state.lvt_error,
-        ];
         let was_tsc_deadline = self.lvt.timer().tsc_deadline();
-        for (index, entry) in entries.into_iter().enumerate() {
+        for (index, entry) in state.lvt.into_iter().enumerate() {
             self.lvt.set_register(index, entry, self.features.tsc_deadline);
         }
         self.load_timer(state, was_tsc_deadline, now);
@@ -86,8 +72,10 @@ impl Lapic {
         if !(is_tsc_deadline && was_tsc_deadline) {
             self.timer.stop();
         }
-        let (initial, count) =
-            if is_tsc_deadline { (0, 0) } else { (state.initial_count, state.current_count) };
-        self.timer.load(initial, count, state.divide_configuration, now);
+        if is_tsc_deadline {
+            self.timer.set_divide(state.divide_configuration);
+        } else {
+            self.timer.load(state.initial_count, state.current_count, state.divide_configuration, now);
+        }
     }
 }

@@ -1,35 +1,25 @@
 //! The APIC timer.
 //!
 //! A running count is kept as the time at which it reaches zero, so nothing has to tick. Times are `u64` counts of the
-//! timer's input clock, before the divider. The count registers cover 32 bits times a divider of at most 128, so sums
+//! timer's input clock, before the divider, which is the VP's TSC. The count registers cover 32 bits times a divider of at most 128, so sums
 //! stay far from overflow for any real clock; they saturate for the unreal ones.
 //!
 //! A masked timer counts but has no deadline to report: its expiry is made up for, silently, when it is next looked at.
 
-use super::{Effect, GeneralProtection, Lapic, Trigger};
-
-/// When the timer needs attention.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Deadline {
-    /// At this count of the timer's input clock: call [`Lapic::timer_expire`].
-    Clock(u64),
-    /// At this value of the VP's TSC: call [`Lapic::tsc_expire`].
-    Tsc(u64),
-}
+use super::{GeneralProtection, Lapic, Trigger};
+use crate::ensure;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Timer {
     initial: u32,
     /// The divide configuration register: bits 3, 1 and 0.
     divide: u32,
-    /// When a running count reaches zero next; `initial` is not 0 then.
+    /// When a running count reaches zero next; `initial` is not 0 then. In TSC-deadline mode, IA32_TSC_DEADLINE.
     end: Option<u64>,
-    /// IA32_TSC_DEADLINE, 0 if not armed.
-    tsc_deadline: u64,
 }
 
 impl Timer {
-    pub(super) const STOPPED: Self = Self { initial: 0, divide: 0, end: None, tsc_deadline: 0 };
+    pub(super) const STOPPED: Self = Self { initial: 0, divide: 0, end: None };
     pub(super) const DIVIDE_MASK: u32 = 0b1011;
 
     pub(super) fn initial(&self) -> u32 {
@@ -64,7 +54,7 @@ impl Timer {
     /// Loads the registers and starts with `count` left; with 0 the timer stands.
     pub(super) fn load(&mut self, initial: u32, count: u32, divide: u32, now: u64) {
         self.initial = initial;
-        self.divide = divide & Self::DIVIDE_MASK;
+        self.set_divide(divide);
         let left = u64::from(count.min(initial)) * self.divisor();
         self.end = (left != 0).then(|| now.saturating_add(left));
     }
@@ -80,23 +70,24 @@ impl Timer {
         true
     }
 
+    pub(super) fn set_divide(&mut self, divide: u32) {
+        self.divide = divide & Self::DIVIDE_MASK;
+    }
+
     pub(super) fn stop(&mut self) {
         *self = Self { divide: self.divide, ..Self::STOPPED };
     }
 }
 
 impl Lapic {
-    /// When to call an expire method, if the timer is armed and its expiry would show.
-    pub fn timer_deadline(&self) -> Option<Deadline> {
+    /// When to call [`Lapic::timer_expire`], if the timer is armed and its expiry would show.
+    pub fn timer_deadline(&self) -> Option<u64> {
         let entry = self.lvt.timer();
-        if entry.tsc_deadline() {
-            // Reported even if masked: there is no TSC at hand later to tell that it has passed.
-            return Some(self.timer.tsc_deadline).filter(|tsc| *tsc != 0).map(Deadline::Tsc);
-        }
-        self.timer.end.filter(|_| !entry.masked()).map(Deadline::Clock)
+        // A TSC deadline also if masked: the guest can read whether it has passed.
+        self.timer.end.filter(|_| entry.tsc_deadline() || !entry.masked())
     }
 
-    /// Raises the timer's vector if the count has reached zero at `now`; a periodic timer continues.
+    /// Raises the timer's vector if its time has come at `now`. A periodic timer continues, any other is disarmed by it.
     pub fn timer_expire(&mut self, now: u64) {
         let entry = self.lvt.timer();
         if self.timer.expire(now, entry.periodic()) && !entry.masked() {
@@ -104,17 +95,10 @@ impl Lapic {
         }
     }
 
-    /// Raises the timer's vector if the VP's TSC has reached the deadline, which is disarmed by it.
-    pub fn tsc_expire(&mut self, tsc: u64) {
-        let deadline = self.timer.tsc_deadline;
-        if deadline == 0 || deadline > tsc {
-            return;
-        }
-        self.timer.tsc_deadline = 0;
+    /// The current count register; in TSC-deadline mode nothing counts.
+    pub(super) fn current_count(&self, now: u64) -> u32 {
         let entry = self.lvt.timer();
-        if !entry.masked() {
-            self.request(entry.vector(), Trigger::Edge);
-        }
+        if entry.tsc_deadline() { 0 } else { self.timer.count(now, entry.periodic()) }
     }
 
     /// IA32_TSC_DEADLINE (MSR 0x6e0): 0 if disarmed or in another timer mode.
@@ -122,22 +106,20 @@ impl Lapic {
     /// # Errors
     /// The mode is not offered.
     pub fn tsc_deadline(&self) -> Result<u64, GeneralProtection> {
-        if self.features.tsc_deadline { Ok(self.timer.tsc_deadline) } else { Err(GeneralProtection) }
+        ensure(self.features.tsc_deadline, GeneralProtection)?;
+        Ok(self.timer.end.filter(|_| self.lvt.timer().tsc_deadline()).unwrap_or(0))
     }
 
     /// Writes IA32_TSC_DEADLINE; 0 disarms. Other timer modes ignore it, so a restore sets the APIC's state first.
     ///
     /// # Errors
     /// The mode is not offered.
-    pub fn set_tsc_deadline(&mut self, tsc: u64) -> Result<Effect, GeneralProtection> {
-        if !self.features.tsc_deadline {
-            return Err(GeneralProtection);
+    pub fn set_tsc_deadline(&mut self, tsc: u64) -> Result<(), GeneralProtection> {
+        ensure(self.features.tsc_deadline, GeneralProtection)?;
+        if self.lvt.timer().tsc_deadline() {
+            self.timer.end = (tsc != 0).then_some(tsc);
         }
-        if !self.lvt.timer().tsc_deadline() {
-            return Ok(Effect::None);
-        }
-        self.timer.tsc_deadline = tsc;
-        Ok(Effect::TimerChanged)
+        Ok(())
     }
 
     /// The initial count register. It is ignored in TSC-deadline mode, where it reads as zero.
@@ -151,8 +133,11 @@ impl Lapic {
     /// The divide configuration register. A running count goes on from its value at the new rate.
     pub(super) fn write_divide(&mut self, divide: u32, now: u64) {
         self.timer_expire(now);
-        let left = self.timer.count(now, self.lvt.timer().periodic());
-        self.timer.load(self.timer.initial, left, divide, now);
+        if self.lvt.timer().tsc_deadline() {
+            self.timer.set_divide(divide);
+        } else {
+            self.timer.load(self.timer.initial, self.current_count(now), divide, now);
+        }
     }
 
     /// The timer's LVT entry. Entering or leaving TSC-deadline mode disarms the timer. The SDM says so of every change

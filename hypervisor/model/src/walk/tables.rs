@@ -1,6 +1,7 @@
 //! The formats of the tables and the steps of the walk.
 
-use super::{Access, CR0_CD, GuestMemory, PageFault, Paging, Privilege, Translation, WalkError};
+use super::{Access, CR0_CD, GuestMemory, PageFault, Paging, Privilege, Rights, Translation, WalkError};
+use crate::ensure;
 
 pub(super) const PRESENT: u64 = 1 << 0;
 pub(super) const WRITABLE: u64 = 1 << 1;
@@ -62,16 +63,8 @@ impl Format {
     }
 }
 
-/// The rights that all levels so far agree on.
-#[derive(Clone, Copy)]
-struct Rights {
-    writable: bool,
-    user: bool,
-    executable: bool,
-}
-
 impl Rights {
-    const ALL: Self = Self { writable: true, user: true, executable: true };
+    pub(super) const ALL: Self = Self { writable: true, user: true, executable: true };
 
     const fn and(self, entry: u64) -> Self {
         Self {
@@ -123,7 +116,7 @@ impl<'a, M: GuestMemory> Walk<'a, M> {
             Format::Long57 => 7,
         };
         let extended = (self.gva << unused).cast_signed() >> unused;
-        if extended == self.gva.cast_signed() { Ok(()) } else { Err(WalkError::NonCanonical) }
+        ensure(extended == self.gva.cast_signed(), WalkError::NonCanonical)
     }
 
     fn root(&self) -> u64 {
@@ -157,12 +150,9 @@ impl<'a, M: GuestMemory> Walk<'a, M> {
         for _ in 0..MAX_RACES {
             let slot = self.slot(level, table)?;
             let entry = slot.entry;
-            if entry & PRESENT == 0 {
-                return Err(self.fault(0));
-            }
-            if entry & self.reserved(level, entry) != 0 {
-                return Err(self.fault(PageFault::PRESENT | PageFault::RESERVED));
-            }
+            ensure(entry & PRESENT != 0, self.fault(0))?;
+            let is_clear = entry & self.reserved(level, entry) == 0;
+            ensure(is_clear, self.fault(PageFault::PRESENT | PageFault::RESERVED))?;
             let has_rights = self.format != Format::Pae || level < 3;
             let rights = if has_rights { above.and(entry) } else { above };
             let is_leaf = self.is_leaf(level, entry);
@@ -247,10 +237,8 @@ impl<'a, M: GuestMemory> Walk<'a, M> {
             && cr4 & CR4_SMEP != 0;
         let is_smap = privilege == Privilege::Supervisor && cr4 & CR4_SMAP != 0;
         let is_guarded = rights.user && (execute && is_smep || is_data && is_smap);
-        if is_denied || is_guarded || execute && !rights.executable {
-            return Err(self.fault(PageFault::PRESENT));
-        }
-        Ok(())
+        let is_allowed = !is_denied && !is_guarded && (!execute || rights.executable);
+        ensure(is_allowed, self.fault(PageFault::PRESENT))
     }
 
     fn page(&self, level: u8, entry: u64, rights: Rights) -> Translation {
@@ -264,9 +252,7 @@ impl<'a, M: GuestMemory> Walk<'a, M> {
         Translation {
             gpa: base | self.gva & offset_mask,
             page_size: offset_mask + 1,
-            writable: rights.writable,
-            user: rights.user,
-            executable: rights.executable,
+            rights,
             pat_index: index.into_iter().map(|(bit, value)| if entry & bit != 0 { value } else { 0 }).sum(),
             is_cache_disabled: self.paging.cr0 & CR0_CD != 0,
         }

@@ -105,7 +105,7 @@ fn code(result: Result<Translation, WalkError>) -> u32 {
 #[test]
 fn without_paging_every_address_is_its_own_translation() {
     let translation = translate(&Memory::default(), &Paging::default(), 0x1234_5678, write()).unwrap();
-    assert_eq!((translation.gpa, translation.writable), (0x1234_5678, true));
+    assert_eq!((translation.gpa, translation.rights.writable), (0x1234_5678, true));
 }
 
 #[test]
@@ -113,7 +113,10 @@ fn four_levels_combine_their_rights() {
     let memory = long_tree(P | W | U, P | W | U, P | U, P | W | U | NO_EXECUTE);
     let translation = translate(&memory, &long(), GVA, user(read())).unwrap();
     assert_eq!((translation.gpa, translation.page_size), (0xabc_d234, 4096));
-    assert_eq!((translation.writable, translation.user, translation.executable), (false, true, false));
+    assert_eq!(
+        (translation.rights.writable, translation.rights.user, translation.rights.executable),
+        (false, true, false)
+    );
     assert_eq!(code(translate(&memory, &long(), GVA, write())), PageFault::PRESENT | PageFault::WRITE);
     assert_eq!(code(translate(&memory, &long(), GVA, fetch())), PageFault::PRESENT | PageFault::FETCH);
     let no_wp = Paging { cr0: CR0_PG, ..long() };

@@ -4,6 +4,7 @@
 //! (APM 2 §11.4.4, TLFS datatypes/hv_register_name).
 
 use super::{Layout, MXCSR, SSE, SSE_REGISTERS, X87, XSTATE_BV, number, put};
+use crate::ensure;
 use core::ops::Range;
 use tlfs::register::{RegisterName, RegisterValue};
 use tlfs::status::HvStatus;
@@ -25,12 +26,6 @@ fn slot(name: RegisterName) -> Option<Range<usize>> {
 }
 
 impl Layout {
-    /// Writes the state after INIT to an area in the standard form: nothing present, MXCSR at its initial value.
-    pub fn reset(&self, current: &mut [u8]) {
-        current.fill(0);
-        self.copy_legacy(&[], 0, super::MXCSR_INIT, X87 | SSE, current);
-    }
-
     /// Reads a register from an area in the standard form; `None` if it is not an x87 or SSE register.
     #[must_use]
     pub fn register(&self, current: &[u8], name: RegisterName) -> Option<RegisterValue> {
@@ -52,9 +47,7 @@ impl Layout {
         let mut legacy = self.legacy(current);
         put(&mut legacy, slot, value.as_bytes());
         let mxcsr = number::<4>(&legacy, MXCSR) as u32;
-        if mxcsr & !self.mxcsr_mask != 0 {
-            return Err(HvStatus::INVALID_REGISTER_VALUE);
-        }
+        ensure(mxcsr & !self.mxcsr_mask == 0, HvStatus::INVALID_REGISTER_VALUE)?;
         self.copy_legacy(&legacy, X87 | SSE, mxcsr, X87 | SSE, current);
         let present = number::<8>(current, XSTATE_BV) | X87 | SSE;
         put(current, XSTATE_BV, &present.to_le_bytes());
@@ -81,9 +74,10 @@ mod tests {
         Layout::new(LAYOUT_STATES, 0xffff, |_| [0; 4])
     }
 
+    /// The state after INIT: nothing present, MXCSR at its initial value.
     fn reset() -> [u8; 576] {
-        let mut area = [0xee; 576];
-        layout().reset(&mut area);
+        let mut area = [0; 576];
+        layout().copy_legacy(&[], 0, super::super::MXCSR_INIT, X87 | SSE, &mut area);
         area
     }
 

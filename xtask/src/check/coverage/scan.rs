@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 /// Names and their numbers.
 pub(super) type Constants = BTreeMap<String, u64>;
 
-/// An arm of a dispatch table: `C::NAME => row(spec, P::PRIVILEGE, handler)`.
+/// An arm of a dispatch table: `C::NAME => call.simple(P::PRIVILEGE, handler)`, or another kind than `simple`.
 #[derive(Debug, Eq, PartialEq)]
 pub(super) struct Arm {
     pub(super) name: String,
@@ -50,7 +50,7 @@ pub(super) fn arms(code: &str) -> Vec<Arm> {
     let pieces: Vec<&str> = code.split("=>").collect();
     let mut found = Vec::new();
     for pair in pieces.windows(2) {
-        let Some(privilege) = row_privilege(pair[1]) else { continue };
+        let Some(privilege) = arm_privilege(pair[1]) else { continue };
         for name in pattern(pair[0])
             .filter_map(|name| name.strip_prefix("C::").or_else(|| name.strip_prefix("CallCode::")))
         {
@@ -66,11 +66,12 @@ fn pattern(text: &str) -> impl Iterator<Item = &str> {
     text[start..].split('|').map(str::trim)
 }
 
-/// The second argument of the `row(…)` that a text begins with: privileges, by their names.
-fn row_privilege(text: &str) -> Option<String> {
-    let arguments =
-        text.trim_start_matches(|char: char| char.is_whitespace() || char == '{').strip_prefix("row(")?;
-    let privilege = arguments.split(',').nth(1)?;
+/// The first argument of the `call.kind(…)` that a text begins with: privileges, by their names.
+fn arm_privilege(text: &str) -> Option<String> {
+    let method =
+        text.trim_start_matches(|char: char| char.is_whitespace() || char == '{').strip_prefix("call.")?;
+    let arguments = method[word(method).len()..].strip_prefix('(')?;
+    let privilege = arguments.split(',').next().filter(|privilege| privilege.contains("::"))?;
     let names: Vec<&str> = privilege.split("::").skip(1).map(word).filter(|name| *name != "with").collect();
     Some(names.join(" "))
 }
@@ -150,8 +151,8 @@ mod tests {
 
     #[test]
     fn arms_have_their_privilege_whatever_the_layout() {
-        let code = "match code {\n C::A => row(m::A, P::CREATE, m::a),\n CallCode::B | C::D => {\n row(B, P::NONE, b)\n }\n\
-                    other => table(other),\n Ok(()) if code == CallCode::C => end(X),\n _ => None }";
+        let code = "match code {\n C::A => call.rep(P::CREATE, m::a),\n CallCode::B | C::D => {\n call.simple(P::NONE, b)\n }\n\
+                    Ok(()) if code == CallCode::C => end(X),\n C::E => call.unknown(),\n _ => table(call) }";
         let arm = |name: &str, privilege: &str| Arm { name: name.into(), privilege: privilege.into() };
         assert_eq!(arms(code), [arm("A", "CREATE"), arm("B", "NONE"), arm("D", "NONE")]);
     }

@@ -2,7 +2,7 @@
 
 use super::{Vcpu, vmcb::Control};
 use crate::{
-    addr::{Gpa, Gva},
+    addr::Gpa,
     virt::{Exit, GpaFault, IoExit},
 };
 
@@ -47,8 +47,6 @@ impl Vcpu {
             input: info & 1 != 0,
             string: info & 4 != 0,
             repeat: info & 8 != 0,
-            address_bytes: ((info >> 7) as u8 & 7) << 1,
-            segment: (info >> 10) as u8 & 7,
             next_rip: control.exit_info_2,
         }
     }
@@ -59,7 +57,6 @@ impl Vcpu {
         let info = control.exit_info_1;
         GpaFault {
             gpa: Gpa(control.exit_info_2),
-            gva: None::<Gva>,
             present: info & 1 != 0,
             write: info & 2 != 0,
             execute: info & 0x10 != 0,

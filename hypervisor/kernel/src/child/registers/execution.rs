@@ -4,6 +4,7 @@
 //! and `PendingEvent0` lead to the same: an exception that is set as the latter reads back as the former.
 
 use hal::virt::{Event, Register};
+use model::ensure;
 use tlfs::{
     HvStatus,
     register::{
@@ -129,12 +130,9 @@ fn raise(ctx: &mut Context, event: &PendingExceptionEvent) -> Result<(), HvStatu
     }
     let vector = u8::try_from(header.vector()).ok().filter(|&vector| is_exception(vector));
     let vector = vector.ok_or(HvStatus::INVALID_REGISTER_VALUE)?;
-    if PendingEventType(header.event_type()) != PendingEventType::EXCEPTION {
-        return Err(HvStatus::INVALID_REGISTER_VALUE);
-    }
-    if ctx.vcpu.has_event() {
-        return Err(HvStatus::INVALID_VP_STATE);
-    }
+    let is_exception = PendingEventType(header.event_type()) == PendingEventType::EXCEPTION;
+    ensure(is_exception, HvStatus::INVALID_REGISTER_VALUE)?;
+    ensure(!ctx.vcpu.has_event(), HvStatus::INVALID_VP_STATE)?;
     match vector {
         PAGE_FAULT => ctx.vcpu.set(Register::Cr2, event.parameter),
         DEBUG if !ctx.vcpu.set(Register::Dr6, event.parameter) => {

@@ -16,7 +16,7 @@ use tlfs::{
 };
 
 use crate::{
-    child::synthetic,
+    child::refresh_reference_tsc,
     partition::{Partition, VpRef},
     vp::{guest_tsc, request},
 };
@@ -81,7 +81,7 @@ pub fn set_shared(vp: &VpRef, name: RegisterName, value: RegisterValue) -> Optio
             (Some(place), _) => {
                 place.store(value, Ordering::Relaxed);
                 if name == N::REFERENCE_TSC {
-                    write_tsc_page(&vp.partition);
+                    refresh_reference_tsc(&vp.partition);
                 }
                 Ok(())
             }
@@ -103,13 +103,9 @@ fn stored(partition: &Partition, name: RegisterName) -> Option<&AtomicU64> {
     }
 }
 
-/// The MSR of a register of the SynIC: SINTs, then SCONTROL to EOM.
-const fn synic_msr(name: RegisterName) -> Option<u32> {
-    match name.0 {
-        0xa_0000..=0xa_000f => Some(msr::SINT0 + (name.0 & 0xf)),
-        0xa_0010..=0xa_0014 => Some(msr::SCONTROL + (name.0 & 0xf)),
-        _ => None,
-    }
+/// The MSR of a register of the SynIC.
+fn synic_msr(name: RegisterName) -> Option<u32> {
+    name.msr().filter(|number| (msr::SCONTROL..=msr::SINT15).contains(number))
 }
 
 /// What CPUID says of the hypervisor, as one register (TLFS 6.0b §3.4).
@@ -147,10 +143,4 @@ fn set_synic(vp: &VpRef, number: u32, value: u64) -> Result<(), HvStatus> {
         vp.request(request::MESSAGE);
     }
     Ok(())
-}
-
-/// Brings the reference TSC page up to date for the parent, which changed the clock or the page. One that is not
-/// mapped keeps the content that it was restored with.
-pub fn write_tsc_page(partition: &Partition) {
-    let _ = synthetic::refresh_reference_tsc(partition);
 }

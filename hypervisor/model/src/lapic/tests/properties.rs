@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, vec, vec::Vec};
 use proptest::prelude::*;
 use tlfs::vp::LocalApicState;
 
-use super::super::{Deadline, Destination, Effect, Features, Lapic, Mode, Source, Trigger};
+use super::super::{Destination, Effect, Features, Lapic, Mode, Source, Trigger};
 use super::{ALL, enabled};
 
 #[derive(Clone, Copy, Debug)]
@@ -15,7 +15,6 @@ enum Action {
     HvMsr(u32, u64),
     Base(u64),
     Request(u8, bool),
-    Withdraw(u8),
     Deliver,
     Eoi,
     Cr8(u64),
@@ -55,7 +54,6 @@ fn action() -> impl Strategy<Value = Action> {
         2 => Just(Action::Mmio(0xf0, 0x1ff)),
         1 => base.prop_map(Action::Base),
         8 => (any::<u8>(), any::<bool>()).prop_map(|(vector, level)| Action::Request(vector, level)),
-        1 => any::<u8>().prop_map(Action::Withdraw),
         6 => Just(Action::Deliver),
         4 => Just(Action::Eoi),
         2 => (0u64..20).prop_map(Action::Cr8),
@@ -86,16 +84,12 @@ fn apply(lapic: &mut Lapic, action: Action, now: &mut u64) {
         Action::Request(vector, level) => {
             lapic.request(vector, if level { Trigger::Level } else { Trigger::Edge });
         }
-        Action::Withdraw(vector) => lapic.withdraw(vector),
         Action::Deliver => lapic.pending().into_iter().for_each(|vector| lapic.acknowledge(vector)),
         Action::Eoi => drop(lapic.eoi()),
         Action::Cr8(value) => drop(lapic.set_cr8(value)),
         Action::Pin(source) => drop(lapic.deliver_lvt(source)),
         Action::TscDeadline(tsc) => drop(lapic.set_tsc_deadline(tsc)),
-        Action::Expire => {
-            lapic.timer_expire(*now);
-            lapic.tsc_expire(*now);
-        }
+        Action::Expire => lapic.timer_expire(*now),
         Action::Init => lapic.reset_init(),
         Action::Restore => {
             let state = lapic.state(*now);
@@ -112,7 +106,7 @@ fn vectors(registers: [u32; 8]) -> BTreeSet<u8> {
 /// The manual's rule, from the registers alone.
 fn expected_pending(lapic: &Lapic, state: &LocalApicState) -> Option<u8> {
     let in_service = vectors(state.isr).last().copied().unwrap_or(0);
-    let priority = lapic.tpr().max(in_service) >> 4;
+    let priority = lapic.tpr.max(in_service) >> 4;
     let enabled = state.spurious & 0x100 != 0 && lapic.mode() != Mode::Disabled;
     vectors(state.irr).last().copied().filter(|vector| enabled && vector >> 4 > priority)
 }
@@ -149,7 +143,7 @@ proptest! {
         for base in [0xfee0_0800, lapic.base()] {
             copy.set_base(base).unwrap();
         }
-        copy.set_tpr(lapic.tpr());
+        copy.set_tpr(lapic.tpr);
         let later = later / 2;
         copy.set_state(&state, later);
         let _ = copy.set_tsc_deadline(lapic.tsc_deadline().unwrap());
@@ -205,15 +199,15 @@ proptest! {
         let _ = lapic.write_mmio(0x3e0, divide, start);
         let _ = lapic.write_mmio(0x320, 0x2_00ec, start);
         let _ = lapic.write_mmio(0x380, count, start);
-        let Some(Deadline::Clock(first)) = lapic.timer_deadline() else { panic!("not armed") };
+        let Some(first) = lapic.timer_deadline() else { panic!("not armed") };
         let period = first - start;
         for delay in delays {
-            let Some(Deadline::Clock(deadline)) = lapic.timer_deadline() else { panic!("not armed") };
+            let Some(deadline) = lapic.timer_deadline() else { panic!("not armed") };
             let now = deadline + delay;
             lapic.timer_expire(now);
             prop_assert_eq!(lapic.pending(), Some(0xec));
             lapic.acknowledge_auto_eoi(0xec);
-            let Some(Deadline::Clock(next)) = lapic.timer_deadline() else { panic!("not armed") };
+            let Some(next) = lapic.timer_deadline() else { panic!("not armed") };
             prop_assert_eq!((next - start) % period, 0);
             prop_assert!(next > now && next - now <= period);
         }
@@ -227,8 +221,7 @@ proptest! {
             spurious: words[0],
             isr: [words[1]; 8],
             irr: [words[2]; 8],
-            lvt_timer: words[3],
-            lvt_error: words[4],
+            lvt: [words[3], 0, 0, 0, 0, words[4]],
             initial_count: words[5],
             current_count: words[6],
             divide_configuration: words[7],

@@ -2,7 +2,7 @@
 
 use tlfs::vp::LocalApicState;
 
-use super::super::{Deadline, Effect, Features, GeneralProtection, Lapic, Trigger};
+use super::super::{Effect, Features, GeneralProtection, Lapic, Trigger};
 use super::{ALL, enabled, inject, x2apic};
 
 #[test]
@@ -98,7 +98,7 @@ fn memory_and_msrs_exclude_each_other() {
     assert_eq!(lapic.read_msr(0x802, 0), Ok(3));
     assert_eq!(lapic.read_mmio(0x20, 0), u32::MAX);
     assert_eq!(lapic.write_mmio(0x80, 0x50, 0), Effect::None);
-    assert_eq!(lapic.tpr(), 0);
+    assert_eq!(lapic.tpr, 0);
 }
 
 #[test]
@@ -187,7 +187,7 @@ fn hyperv_msrs_reach_eoi_icr_and_tpr_in_both_modes() {
         assert_eq!(lapic.read_hv_msr(0x4000_0070), Err(GeneralProtection));
         assert!(matches!(lapic.write_hv_msr(0x4000_0071, icr), Ok(Effect::Ipi(_))));
         assert_eq!(lapic.read_hv_msr(0x4000_0071), Ok(icr));
-        assert_eq!(lapic.write_hv_msr(0x4000_0072, 0x35), Ok(Effect::TprChanged));
+        assert_eq!(lapic.write_hv_msr(0x4000_0072, 0x35), Ok(Effect::None));
         assert_eq!(lapic.read_hv_msr(0x4000_0072), Ok(0x35));
         assert_eq!(lapic.write_hv_msr(0x4000_0072, 0x100), Err(GeneralProtection));
         assert_eq!(lapic.write_hv_msr(0x4000_0073, 0), Err(GeneralProtection));
@@ -205,7 +205,7 @@ fn saved_state_shows_registers_as_the_guest_reads_them() {
     let _ = lapic.write_mmio(0x380, 1000, 0);
     let state = lapic.state(500);
     assert_eq!((state.apic_id, state.version, state.spurious), (0x0300_0000, 0x0005_0014, 0x1ff));
-    assert_eq!((state.isr[2], state.lvt_timer, state.lvt_lint1), (1 << 1, 0x2_00ec, 0x1_0000));
+    assert_eq!((state.isr[2], state.lvt[0], state.lvt[4]), (1 << 1, 0x2_00ec, 0x1_0000));
     assert_eq!((state.initial_count, state.current_count), (1000, 750));
     assert_eq!(x2apic().state(0).apic_id, 3);
 }
@@ -217,15 +217,16 @@ fn restored_timer_goes_on_from_its_count() {
     let _ = saved.write_mmio(0x380, 1000, 0);
     let mut restored = Lapic::new(3, false, ALL);
     restored.set_state(&saved.state(500), 10_000);
-    assert_eq!(restored.timer_deadline(), Some(Deadline::Clock(11_500)));
+    assert_eq!(restored.timer_deadline(), Some(11_500));
     restored.timer_expire(11_500);
-    assert_eq!((restored.pending(), restored.timer_deadline()), (Some(0xec), Some(Deadline::Clock(13_500))));
+    assert_eq!((restored.pending(), restored.timer_deadline()), (Some(0xec), Some(13_500)));
 }
 
 #[test]
 fn restored_state_may_unmask_the_pins_of_a_disabled_apic() {
     let mut lapic = Lapic::new(0, true, ALL);
-    let state = LocalApicState { lvt_lint0: 0x700, lvt_lint1: 0x400, ..lapic.state(0) };
+    let mut state = lapic.state(0);
+    state.lvt[3..5].copy_from_slice(&[0x700, 0x400]);
     lapic.set_state(&state, 0);
     assert_eq!(lapic.state(0), state);
 }

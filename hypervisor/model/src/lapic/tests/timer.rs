@@ -1,6 +1,6 @@
 //! The timer's three modes.
 
-use super::super::{Deadline, Effect, Lapic};
+use super::super::{Effect, Lapic};
 use super::{enabled, x2apic};
 
 const MASK: u32 = 1 << 16;
@@ -17,16 +17,13 @@ fn started(mode: u32, count: u32, now: u64) -> Lapic {
 }
 
 fn clock(lapic: &Lapic) -> Option<u64> {
-    lapic.timer_deadline().map(|deadline| match deadline {
-        Deadline::Clock(now) => now,
-        Deadline::Tsc(_) => panic!("TSC-deadline mode"),
-    })
+    lapic.timer_deadline()
 }
 
 #[test]
 fn one_shot_fires_once() {
     let mut lapic = started(0, 0, 0);
-    assert_eq!(lapic.write_mmio(0x380, 100, 1000), Effect::TimerChanged);
+    assert_eq!(lapic.write_mmio(0x380, 100, 1000), Effect::None);
     assert_eq!(clock(&lapic), Some(1100));
     lapic.timer_expire(1099);
     assert_eq!(lapic.pending(), None);
@@ -69,7 +66,7 @@ fn divide_register_scales_the_count() {
 #[test]
 fn running_count_goes_on_at_a_new_rate() {
     let mut lapic = started(0, 100, 0);
-    assert_eq!(lapic.write_mmio(0x3e0, 0, 40), Effect::TimerChanged);
+    assert_eq!(lapic.write_mmio(0x3e0, 0, 40), Effect::None);
     assert_eq!((lapic.read_mmio(0x390, 40), clock(&lapic)), (60, Some(160)));
 }
 
@@ -85,20 +82,20 @@ fn late_periodic_timer_fires_once_and_keeps_its_phase() {
 #[test]
 fn zero_count_stops_the_timer() {
     let mut lapic = started(PERIODIC, 100, 0);
-    assert_eq!(lapic.write_mmio(0x380, 0, 50), Effect::TimerChanged);
+    assert_eq!(lapic.write_mmio(0x380, 0, 50), Effect::None);
     assert_eq!((clock(&lapic), lapic.read_mmio(0x390, 60)), (None, 0));
 }
 
 #[test]
 fn masked_timer_counts_without_interrupting() {
     let mut lapic = started(0, 100, 0);
-    assert_eq!(lapic.write_mmio(0x320, MASK | 0xec, 10), Effect::TimerChanged);
+    assert_eq!(lapic.write_mmio(0x320, MASK | 0xec, 10), Effect::None);
     assert_eq!((clock(&lapic), lapic.read_mmio(0x390, 30)), (None, 70));
     assert_eq!(lapic.write_mmio(0x320, 0xec, 200), Effect::None);
     assert_eq!((lapic.pending(), clock(&lapic)), (None, None), "it ran out while masked");
 
     let mut lapic = started(PERIODIC | MASK, 100, 0);
-    assert_eq!(lapic.write_mmio(0x320, PERIODIC | 0xec, 250), Effect::TimerChanged);
+    assert_eq!(lapic.write_mmio(0x320, PERIODIC | 0xec, 250), Effect::None);
     assert_eq!((lapic.pending(), clock(&lapic)), (None, Some(300)));
 }
 
@@ -127,7 +124,7 @@ fn count_survives_a_change_between_one_shot_and_periodic() {
 #[test]
 fn software_disable_silences_the_timer() {
     let mut lapic = started(PERIODIC, 100, 0);
-    assert_eq!(lapic.write_mmio(0xf0, 0xff, 50), Effect::TimerChanged);
+    assert_eq!(lapic.write_mmio(0xf0, 0xff, 50), Effect::None);
     assert_eq!(clock(&lapic), None);
 }
 
@@ -144,12 +141,11 @@ fn illegal_timer_vector_is_an_error() {
 fn tsc_deadline_fires_once_and_disarms_itself() {
     let mut lapic = x2apic();
     let _ = lapic.write_msr(0x832, (TSC_DEADLINE | 0xec).into(), 0);
-    assert_eq!(lapic.set_tsc_deadline(5000), Ok(Effect::TimerChanged));
-    assert_eq!((lapic.timer_deadline(), lapic.tsc_deadline()), (Some(Deadline::Tsc(5000)), Ok(5000)));
-    lapic.timer_expire(u64::MAX);
-    lapic.tsc_expire(4999);
+    assert_eq!(lapic.set_tsc_deadline(5000), Ok(()));
+    assert_eq!((lapic.timer_deadline(), lapic.tsc_deadline()), (Some(5000), Ok(5000)));
+    lapic.timer_expire(4999);
     assert_eq!(lapic.pending(), None);
-    lapic.tsc_expire(5000);
+    lapic.timer_expire(5000);
     assert_eq!(lapic.pending(), Some(0xec));
     assert_eq!((lapic.timer_deadline(), lapic.tsc_deadline()), (None, Ok(0)));
 }
@@ -157,13 +153,13 @@ fn tsc_deadline_fires_once_and_disarms_itself() {
 #[test]
 fn tsc_deadline_and_count_exclude_each_other() {
     let mut lapic = started(0, 100, 0);
-    assert_eq!(lapic.set_tsc_deadline(5000), Ok(Effect::None));
+    assert_eq!(lapic.set_tsc_deadline(5000), Ok(()));
     assert_eq!(lapic.tsc_deadline(), Ok(0));
-    assert_eq!(lapic.write_mmio(0x320, TSC_DEADLINE | 0xec, 0), Effect::TimerChanged);
+    assert_eq!(lapic.write_mmio(0x320, TSC_DEADLINE | 0xec, 0), Effect::None);
     assert_eq!((lapic.timer_deadline(), lapic.read_mmio(0x380, 0)), (None, 0));
     assert_eq!(lapic.write_mmio(0x380, 100, 0), Effect::None);
     let _ = lapic.set_tsc_deadline(5000);
-    assert_eq!(lapic.write_mmio(0x320, 0xec, 0), Effect::TimerChanged);
+    assert_eq!(lapic.write_mmio(0x320, 0xec, 0), Effect::None);
     assert_eq!((lapic.timer_deadline(), lapic.tsc_deadline()), (None, Ok(0)));
 }
 
@@ -172,6 +168,6 @@ fn masked_tsc_deadline_passes_silently() {
     let mut lapic = x2apic();
     let _ = lapic.write_msr(0x832, (TSC_DEADLINE | MASK | 0xec).into(), 0);
     let _ = lapic.set_tsc_deadline(5000);
-    lapic.tsc_expire(6000);
+    lapic.timer_expire(6000);
     assert_eq!((lapic.pending(), lapic.tsc_deadline()), (None, Ok(0)));
 }

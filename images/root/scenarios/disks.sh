@@ -22,21 +22,27 @@ exits() { bulkhead list | awk -v name="$1" '$1 == name { print $(NF - 1) }'; }
 flushes_before=$(flushes)
 child one "$TEST_VPS" disks "$TEST_SUFFIX" --disk $disks/first --disk /dev/vda --disk $disks/third,ro >/tmp/said 2>&1 ||
     { fail disks-start "$(tail -n 1 /tmp/said)"; exit; }
+# await SECONDS TEXT: waits until the child says so; if it does not, what is known of it is printed, and that was it.
 said_or_ended() { child_says one "$1" || ended one; }
-wait_for 300 said_or_ended 'disks written'
-wait_for 300 said_or_ended 'depth 1 begins'
-exits_before=$(exits one)
-wait_for 120 said_or_ended 'depth 1 ends'
-exits_after=$(exits one)
-if wait_for 60 said_or_ended 'disks done' && child_says one 'disks done'; then
-    ok disks-done
-else
-    fail disks-done "the child has not come to its end ($(state one))"
+await() {
+    wait_for "$1" said_or_ended "$2"
+    child_says one "$2" && return
     console one | tail -n 40
+    bulkhead show one
+    for thread in /proc/"$(pidof bulkhead-worker)"/task/*; do echo "$(cat "$thread/comm"): $(cat "$thread/wchan" 2>/dev/null)"; done
     tail -n 20 /var/log/bulkheadd.log
+    fail disks-done "the child has not said: $2 ($(state one))"
     exit
-fi
-console one | grep -E 'child: (disk|.*depth 1|channels)|hv_vmbus: Vmbus'
+}
+
+await 180 'disks written'
+await 180 'depth 1 begins'
+exits_before=$(exits one)
+await 60 'depth 1 ends'
+exits_after=$(exits one)
+await 120 'disks done'
+ok disks-done
+console one | grep -E 'child: (disk|channels|signals|[0-9]+ reads)|hv_vmbus: Vmbus'
 bulkhead show one
 says one 'disk 0: 49155 sectors, read-only 0' disks-file-size
 says one "disk 1: $(cat /sys/block/vda/size) sectors, read-only 0" disks-device-size
@@ -46,6 +52,9 @@ says one 'disk 1 reads what was written: right' disks-device
 says one 'disk 2 refuses a write' disks-read-only
 says one "disk 2 holds $(sum $disks/third)" disks-read
 says one "channels of the controller: $TEST_CHANNELS" disks-channels
+says one 'signals come to processor 1' disks-retarget
+says one "disk 0, taken again, holds $(sum $disks/first)" disks-again
+says one "channels, opened again: $TEST_CHANNELS" disks-channels-again
 check disks-off wait_for 60 has_state one stopped
 # Those that the child asked for, and none of what follows.
 flushes_after=$(flushes)

@@ -9,9 +9,9 @@ use mshv_bindings::{
     mshv_user_mem_region,
 };
 use mshv_ioctls::{Mshv, VmFd, VmType};
-use tlfs::{CallCode, partition::SyntheticFeatures, synic::MessageType};
+use tlfs::{CallCode, partition::SyntheticFeatures};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend};
-use worker::{boot::Entry, exit::Exit, layout::GDT, memory, memory::GuestRam, raw, raw::OwnedVcpu, vp};
+use worker::{boot::Entry, exit::Exit, layout::GDT, memory, memory::GuestRam, raw::OwnedVcpu, vp};
 
 const BYTES: u64 = 1 << 20;
 const CODE: u64 = 0x1000;
@@ -217,11 +217,9 @@ impl Guest {
             let message = self.vp.run()?;
             match Exit::of(&message) {
                 Exit::IoPort(access) if access.port == 0x10 => return Ok(access.rax & 0xffff_ffff),
-                Exit::Unknown { kind, header } if kind == MessageType::HYPERCALL_INTERCEPT.0 => {
-                    // Behind the header of five words: RAX, RBX, RCX, RDX.
-                    let words = raw::payload(&message);
-                    let rax = answer(Asked { control: words[7], input: words[8] });
-                    let rip = header.rip + u64::from(header.instruction_len);
+                Exit::Hypercall(call) => {
+                    let rax = answer(Asked { control: call.control, input: call.input });
+                    let rip = call.header.rip + u64::from(call.header.instruction_len);
                     self.vp.set_regs(&StandardRegisters { rax, rip, ..self.vp.get_regs()? })?;
                 }
                 exit => bail!("the guest left by {exit:x?}"),

@@ -90,6 +90,10 @@ impl ChildCpu<'_> {
         if stopped || self.vp.dispatch_suspended.load(Ordering::SeqCst) || self.vp.is_retired() {
             return Step::Leave(Ended::Suspended);
         }
+        if let Err(unmapped) = self.settle_eoi() {
+            let _ = self.need(unmapped);
+            return Step::Leave(Ended::Intercept);
+        }
         let deadline = self.expire_timers();
         if self.ctx.messages_wait && self.deliver_messages().is_break() {
             return Step::Leave(Ended::Intercept);

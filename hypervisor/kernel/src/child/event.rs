@@ -70,47 +70,57 @@ impl ChildCpu<'_> {
         // What came since the last exit may wait for the end of the interrupt in service: then that needs an exit again.
         let is_lazy = lapic.eoi_assist_allowed();
         drop(lapic);
-        if is_lazy != self.ctx.has_lazy_eoi {
-            self.ctx.has_lazy_eoi = self.set_eoi_assist(is_lazy) && is_lazy;
+        if is_lazy != self.ctx.has_lazy_eoi && self.set_eoi_assist(is_lazy) {
+            self.ctx.has_lazy_eoi = is_lazy;
         }
     }
 
     /// The VP has left its guest: what it was offered and did not take waits again, and an interrupt that it ended in
     /// its assist page is over.
     pub(super) fn settle_interrupts(&mut self) {
-        let mut is_refused = false;
         if let Some(offered) = self.ctx.offered.take() {
-            is_refused = self.ctx.vcpu.withdraw_interrupt();
+            let is_refused = self.ctx.vcpu.withdraw_interrupt();
             match offered {
                 Offered::Apic(vector) if is_refused => self.vp.lapic.lock().take_back(vector),
                 Offered::External(_) if !is_refused => self.vp.set_external(None),
                 Offered::Apic(_) | Offered::External(_) => {}
             }
         }
+        // A page that the root has unmapped is asked for before the VP goes on.
+        let _ = self.settle_eoi();
+    }
+
+    /// Ends the interrupt whose end the VP's assist page tells, if it does.
+    ///
+    /// # Errors
+    /// The page is not mapped now. What it says must not be missed: the interrupt would be in service for ever.
+    pub(super) fn settle_eoi(&mut self) -> Result<(), Unmapped> {
         if !self.ctx.has_lazy_eoi {
-            return;
+            return Ok(());
         }
-        let is_ended = self.assist_page().and_then(|page| page.word()).is_some_and(|word| word & NO_EOI == 0);
-        if is_ended {
+        if let Some(gpa) = self.assist_page() {
+            let page = GuestPage::new(&self.vp.partition, gpa);
+            let word = page.and_then(|page| page.word()).ok_or(Unmapped { gpa, write: true })?;
+            if word & NO_EOI != 0 {
+                return Ok(());
+            }
             // It was edge-triggered, so nobody else waits for its end.
             let _ = self.vp.lapic.lock().eoi();
-        } else if !is_refused && self.vp.lapic.lock().eoi_assist_allowed() {
-            return;
-        } else {
-            self.set_eoi_assist(false);
         }
         self.ctx.has_lazy_eoi = false;
+        Ok(())
     }
 
-    fn assist_page(&self) -> Option<GuestPage<'_>> {
+    /// Where the VP's assist page is, if it has one.
+    fn assist_page(&self) -> Option<Gpa> {
         let place = OverlayPageMsr::from_bits(self.ctx.extra.msrs.get(VP_ASSIST_PAGE)?);
-        let gpa = Gpa::from_page(place.gpa_page_number());
-        place.enable().then(|| GuestPage::new(&self.vp.partition, gpa))?
+        place.enable().then(|| Gpa::from_page(place.gpa_page_number()))
     }
 
-    /// Says in the VP's assist page whether its next EOI needs no exit (TLFS 2.0 §13.3.4.1). `false`: there is no page.
+    /// Says in the VP's assist page whether its next EOI needs no exit (TLFS 2.0 §13.3.4.1). `false`: it could not be said.
     fn set_eoi_assist(&self, on: bool) -> bool {
-        self.assist_page().is_some_and(|page| page.set_word(if on { NO_EOI } else { 0 }))
+        let page = self.assist_page().and_then(|gpa| GuestPage::new(&self.vp.partition, gpa));
+        page.is_some_and(|page| page.set_word(if on { NO_EOI } else { 0 }))
     }
 
     /// The guest writes CR8 without an exit: the APIC learns of it here.

@@ -11,6 +11,8 @@
 //!
 //! Deadlines are TSC values; `u64::MAX` is never.
 
+use core::mem;
+
 use hal::{
     apic::{self, TimerRegisters},
     cpu,
@@ -107,8 +109,7 @@ pub fn holder() -> Holder {
 /// The root has left its guest: a timer that was lent to it is needed again.
 pub fn recall() {
     let mut timer = TIMERS.this().lock();
-    if timer.lent {
-        timer.lent = false;
+    if mem::take(&mut timer.lent) {
         timer.rearm();
     }
 }
@@ -116,8 +117,7 @@ pub fn recall() {
 /// Sets the deadline of the VP that this LP is about to run, or for which it waits.
 pub fn set_running(deadline: u64) {
     let mut timer = TIMERS.this().lock();
-    if timer.running != deadline {
-        timer.running = deadline;
+    if mem::replace(&mut timer.running, deadline) != deadline {
         timer.rearm();
     }
 }
@@ -239,9 +239,8 @@ impl LpTimer {
         if lvt & LVT_MASKED == 0 {
             apic::self_ipi(lvt as u8);
         }
-        let periodic = lvt & LVT_PERIODIC != 0;
-        root.deadline =
-            if periodic { self.deadline_after(&root, now, root.registers.initial) } else { NEVER };
+        let next = if lvt & LVT_PERIODIC != 0 { root.registers.initial } else { 0 };
+        root.deadline = self.deadline_after(&root, now, next);
         self.borrowed = Some(root);
     }
 
@@ -305,12 +304,7 @@ impl LpTimer {
         let clocks = scale(deadline.saturating_sub(cpu::tsc()), self.apic_per_tsc);
         // A deadline beyond the counter's range is programmed again when the counter ends.
         let initial = u32::try_from(clocks).unwrap_or(u32::MAX).max(1);
-        apic::timer_write(&TimerRegisters {
-            lvt: u32::from(VECTOR),
-            initial,
-            current: 0,
-            divide: DIVIDE_BY_1,
-        });
+        apic::timer_write(&TimerRegisters { lvt: VECTOR.into(), initial, current: 0, divide: DIVIDE_BY_1 });
     }
 
     /// Gives the timer back to the root, unless an interrupt of ours is still on its way: that must not reach the

@@ -2,7 +2,7 @@
 
 use tlfs::{CallCode, HvStatus, synic::PostMessageInput};
 use vm_memory::{Bytes, GuestAddress};
-use zerocopy::FromZeros;
+use zerocopy::{FromZeros, IntoBytes};
 
 use super::{Fault, Hypercall};
 use crate::{board::Board, cpu::Cpu, memory::GuestRam};
@@ -24,7 +24,7 @@ fn carry_out(call: &Hypercall, board: &Board, ram: &GuestRam) -> HvStatus {
     // Signals have doorbells: one that comes here is for no open channel.
     let (Some(post), true) = (&board.post, is_post) else { return HvStatus::INVALID_CONNECTION_ID };
     let mut input = PostMessageInput::new_zeroed();
-    if ram.read_slice(zerocopy::IntoBytes::as_mut_bytes(&mut input), GuestAddress(call.input)).is_err() {
+    if ram.read_slice(input.as_mut_bytes(), GuestAddress(call.input)).is_err() {
         return HvStatus::INVALID_HYPERCALL_INPUT;
     }
     let bytes = usize::try_from(input.payload_size).unwrap_or(usize::MAX);

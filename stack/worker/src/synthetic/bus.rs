@@ -125,9 +125,7 @@ impl Bus {
         }
         let open = std::mem::take(&mut self.world.channels);
         open.values().for_each(Channel::ask_to_end);
-        for (id, channel) in open {
-            self.world.log.info(format_args!("channel {} is closed {}", id.0, channel.end()));
-        }
+        open.into_iter().for_each(|(id, channel)| self.world.end(id, channel));
     }
 
     fn take(&mut self, event: Event) {
@@ -139,9 +137,8 @@ impl Bus {
                 self.server.revoke(&mut self.world, channel);
             }
             Event::Ended(channel) => {
-                let open = self.world.channels.remove(&channel);
-                if let Some(closed) = open.map(Channel::end) {
-                    self.world.log.info(format_args!("channel {} is closed {closed}", channel.0));
+                if let Some(open) = self.world.channels.remove(&channel) {
+                    self.world.end(channel, open);
                 }
                 self.world.answers.push_back(Answer::Closed(channel));
             }
@@ -186,6 +183,11 @@ impl Bus {
 }
 
 impl World {
+    /// Waits for a channel's thread and says what the channel has cost.
+    fn end(&mut self, id: ChannelId, channel: Channel) {
+        self.log.info(format_args!("channel {} is closed {}", id.0, channel.end()));
+    }
+
     /// Sends what waits, as far as the guest has room.
     fn send(&mut self) {
         while let Some((target, message)) = self.outbox.front() {

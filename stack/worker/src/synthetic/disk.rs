@@ -96,14 +96,13 @@ pub fn controller(config: &VmConfig) -> Result<Option<Arc<Controller>>, DiskErro
     if config.disks.is_empty() {
         return Ok(None);
     }
+    let too_many = || DiskError::TooMany(config.disks.len());
     if config.disks.len() > MAX_UNITS.into() {
-        return Err(DiskError::TooMany(config.disks.len()));
+        return Err(too_many());
     }
     let channels = config.vps.div_ceil(VPS_PER_CHANNEL);
     let controller = Controller::new(u16::try_from(channels - 1).unwrap_or(u16::MAX));
-    for (lun, disk) in config.disks.iter().enumerate() {
-        let too_many = || DiskError::TooMany(config.disks.len());
-        let lun = u8::try_from(lun).map_err(|_| too_many())?;
+    for (lun, disk) in (0..).zip(&config.disks) {
         let backend = Arc::new(open(disk)?);
         let disk = Disk::new(identity(&config.name, lun), Geometry::default(), backend);
         controller.attach(lun, disk).map_err(|_| too_many())?;
